@@ -1,0 +1,1 @@
+"""Representation heads: what a task puts on top of the four streams."""

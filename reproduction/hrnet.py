@@ -1,0 +1,196 @@
+"""The high-resolution network (TPAMI'20 section 3): parallel streams and repeated exchange.
+
+Stream 0 keeps stride 4 from the stem to the end; every stage adds one stream of half the
+resolution and twice the width, and exchange units let every stream see all others. What is drawn
+in the paper's figure 2 is what `HRNet.forward` does. Heads live in `reproduction.heads`.
+"""
+
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from reproduction.blocks import BasicBlock, Bottleneck, ConvNorm
+from reproduction.config import NetworkConfig
+from reproduction.errors import UserError
+
+STEM_WIDTH = 64
+STREAMS = 4
+
+
+class Stem(nn.Sequential):
+    """Two strided 3x3 convolutions: (B, in_channels, H, W) to (B, 64, H/4, W/4) (§3).
+
+    Each halving rounds up.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.unit1 = ConvNorm(in_channels, STEM_WIDTH, 3, stride=2, relu=True)
+        self.unit2 = ConvNorm(STEM_WIDTH, STEM_WIDTH, 3, stride=2, relu=True)
+
+
+class Downsampling(nn.Sequential):
+    """Strided 3x3 convolutions, each halving the resolution; the last one changes the width.
+
+    A ReLU stands between them, and behind the last one where `final_relu` says so.
+    """
+
+    def __init__(self, in_width: int, out_width: int, steps: int, *, final_relu: bool) -> None:
+        kept = [ConvNorm(in_width, in_width, 3, stride=2, relu=True) for _ in range(steps - 1)]
+        last = ConvNorm(in_width, out_width, 3, stride=2, relu=final_relu)
+        super().__init__(*kept, last)
+
+
+class Transition(nn.Module):
+    """Where a lower stream is born (§3.1): the last stream, once more downsampled.
+
+    Streams whose width does not change pass through. A stream whose width does change is
+    adapted by a 3x3 convolution; in all networks of the paper this happens after stage 1 only,
+    where both entries read the single output of that stage.
+    """
+
+    def __init__(self, in_widths: tuple[int, ...], out_widths: tuple[int, ...]) -> None:
+        super().__init__()
+        kept = [
+            nn.Identity() if in_width == out_width else ConvNorm(in_width, out_width, 3, relu=True)
+            for in_width, out_width in zip(in_widths, out_widths, strict=False)
+        ]
+        born = Downsampling(in_widths[-1], out_widths[-1], steps=1, final_relu=True)
+        self.paths = nn.ModuleList([*kept, born])
+
+    def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Map n streams to n + 1 streams."""
+        sources = [*streams, streams[-1]]
+        return [path(x) for path, x in zip(self.paths, sources, strict=True)]
+
+
+class Fusion(nn.ModuleList):
+    """All streams brought to the resolution of one of them and summed (§3.2).
+
+    output_i = ReLU( sum_j path_{j -> i}(input_j) ), the sum taken from j = 0 upwards.
+
+    A path is the identity on the stream itself, strided 3x3 convolutions downwards, and a 1x1
+    convolution followed by nearest-neighbor upsampling to the size of the target upwards
+    (DEVIATIONS.md: the paper writes bilinear upsampling, then the convolution).
+    """
+
+    def __init__(self, widths: tuple[int, ...], target: int) -> None:
+        super().__init__(self._path(widths, source, target) for source in range(len(widths)))
+        self.target = target
+
+    @staticmethod
+    def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
+        if source == target:
+            return nn.Identity()
+        if source > target:
+            return ConvNorm(widths[source], widths[target], 1)
+        steps = target - source
+        return Downsampling(widths[source], widths[target], steps, final_relu=False)
+
+    def forward(self, streams: list[torch.Tensor]) -> torch.Tensor:
+        """Map n streams to one tensor of the shape of stream `target`."""
+        size = streams[self.target].shape[-2:]
+        resampled = (self._at(size, path(x)) for path, x in zip(self, streams, strict=True))
+        return F.relu(reduce(torch.add, resampled), inplace=True)
+
+    @staticmethod
+    def _at(size: torch.Size, x: torch.Tensor) -> torch.Tensor:
+        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
+
+
+class ExchangeUnit(nn.Module):
+    """Every stream receives the fusion of all streams ("multi-resolution fusion", §3.2)."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList(Fusion(widths, target) for target in range(len(widths)))
+
+    def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Map n streams to n streams of the same shapes."""
+        return [fuse(streams) for fuse in self.paths]
+
+
+class ExchangeBlock(nn.Module):
+    """Parallel residual units on every stream, then one exchange unit (§3.1, §3.2)."""
+
+    def __init__(self, widths: tuple[int, ...], residual_units: int) -> None:
+        super().__init__()
+        self.streams = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width) for _ in range(residual_units))) for width in widths
+        )
+        self.exchange = ExchangeUnit(widths)
+
+    def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Map n streams to n streams of the same shapes."""
+        return self.exchange([unit(x) for unit, x in zip(self.streams, streams, strict=True)])
+
+
+class Stage(nn.Sequential):
+    """A sequence of exchange blocks at a fixed number of streams (§3.1)."""
+
+    def __init__(self, widths: tuple[int, ...], blocks: int, residual_units: int) -> None:
+        super().__init__(*(ExchangeBlock(widths, residual_units) for _ in range(blocks)))
+
+
+class HRNet(nn.Module):
+    """The body of every network of the paper: image in, four streams out (§3, figure 2).
+
+    Args:
+        config: Widths and depths.
+        in_channels: Channels of the image.
+    """
+
+    def __init__(self, config: NetworkConfig, in_channels: int = 3) -> None:
+        super().__init__()
+        stage1_out = config.stage1_width * Bottleneck.expansion
+        two, three, four = (config.stream_widths(n) for n in (2, 3, 4))
+        blocks2, blocks3, blocks4 = config.exchange_blocks
+
+        self.in_channels = in_channels
+        self.stem = Stem(in_channels)
+        self.stage1 = nn.Sequential(
+            Bottleneck(STEM_WIDTH, config.stage1_width),
+            *(Bottleneck(stage1_out, config.stage1_width) for _ in range(config.stage1_blocks - 1)),
+        )
+        self.transition1 = Transition((stage1_out,), two)
+        self.stage2 = Stage(two, blocks2, config.residual_units)
+        self.transition2 = Transition(two, three)
+        self.stage3 = Stage(three, blocks3, config.residual_units)
+        self.transition3 = Transition(three, four)
+        self.stage4 = Stage(four, blocks4, config.residual_units)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the four streams.
+
+        Args:
+            images: (B, in_channels, H, W), normalized, any H and W.
+
+        Returns:
+            Four tensors (B, C * 2**r, H / (4 * 2**r), W / (4 * 2**r)), every halving rounded up.
+
+        Raises:
+            UserError: The shape is not that of a batch of images, or batch normalization would
+                have to take statistics over a single value.
+        """
+        self._check(images)
+        streams = [self.stage1(self.stem(images))]
+        streams = self.stage2(self.transition1(streams))
+        streams = self.stage3(self.transition2(streams))
+        return self.stage4(self.transition3(streams))
+
+    def _check(self, images: torch.Tensor) -> None:
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[1] != self.in_channels or 0 in shape:
+            raise UserError(
+                f"images have shape {shape}; expected (batch, {self.in_channels}, height, width), "
+                "none of them zero: reshape the input or build the network with another in_channels"
+            )
+        values = shape[0] * -(-shape[2] // 32) * -(-shape[3] // 32)
+        if self.training and values < 2:
+            raise UserError(
+                f"a batch of shape {shape} in train mode leaves one value a channel in the stream "
+                "of stride 32, over which batch normalization has no variance: use a batch of at "
+                "least two images, images larger than 32 pixels, or eval mode"
+            )

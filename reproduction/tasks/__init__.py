@@ -1,0 +1,1 @@
+"""One folder a task: data, losses and metrics. Classification is the first."""

@@ -1,0 +1,1 @@
+"""Image classification (TPAMI'20 appendix B)."""
