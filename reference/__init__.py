@@ -1,0 +1,6 @@
+
+from reference.errors import ReferenceUnavailable
+from reference.loader import build, identity
+from reference.recorded import load_trace
+
+__all__ = ["ReferenceUnavailable", "build", "identity", "load_trace"]

@@ -1,0 +1,157 @@
+"""What the reference is, as data: `pins.toml` read into frozen dataclasses.
+
+Nothing here opens an official file; `store.py` does that, and only to hash it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from reference.errors import ReferenceUnavailable
+
+PINS_PATH = Path(__file__).parent / "pins.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePin:
+    """One official file: its path in the repository and the only bytes accepted for it.
+
+    Attributes:
+        blob: first digits of the git blob id, by which git finds the file without the commit.
+        shims: what is put around the file so that it runs today, one sentence each.
+    """
+
+    path: str
+    sha256: str
+    blob: str
+    shims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryPin:
+    """One official repository at one commit, with the files that are used of it."""
+
+    name: str
+    commit: str
+    license: str
+    files: tuple[FilePin, ...]
+
+    @property
+    def key(self) -> str:
+        """The folder name of this pin, such as `HRNet-Image-Classification@f760c988`."""
+        return f"{self.short_name}@{self.commit[:8]}"
+
+    @property
+    def short_name(self) -> str:
+        """The repository's name without its owner."""
+        return self.name.rpartition("/")[2]
+
+    def file(self, path: str) -> FilePin:
+        """Return the pin of one file.
+
+        Raises:
+            KeyError: the repository pins no file of that path.
+        """
+        for pin in self.files:
+            if pin.path == path:
+                return pin
+        raise KeyError(f"{self.key} pins no file {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandInPin:
+    """The PyPI release that serves where the official repositories cannot be reached."""
+
+    package: str
+    version: str
+    license: str
+    file: str
+    sha256: str
+    shims: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """How tables name it."""
+        return f"{self.package} {self.version} (stand-in)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPin:
+    """How one network is built from the official files, and what the stand-in calls it.
+
+    Attributes:
+        keys: first 16 digits of the SHA-256 over the state dict's names and shapes, in order.
+    """
+
+    name: str
+    repository: str
+    file: str
+    class_name: str
+    config: str
+    standin: str
+    keys: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """Everything that `pins.toml` says."""
+
+    repositories: tuple[RepositoryPin, ...]
+    standin: StandInPin
+    networks: dict[str, NetworkPin]
+
+    def repository(self, key: str) -> RepositoryPin:
+        """Return a repository by its key, such as `HRNet-Image-Classification@f760c988`."""
+        return {pin.key: pin for pin in self.repositories}[key]
+
+    def network(self, name: str) -> NetworkPin:
+        """Return a network by its official name.
+
+        Raises:
+            ReferenceUnavailable: the name is none of the networks that the reference offers.
+        """
+        if name not in self.networks:
+            known = ", ".join(self.networks)
+            raise ReferenceUnavailable(
+                f"the reference has no network {name!r}; choose one of {known}"
+            )
+        return self.networks[name]
+
+    def used(self) -> tuple[RepositoryPin, ...]:
+        """Return the repositories that some network is built from."""
+        keys = {network.repository for network in self.networks.values()}
+        return tuple(pin for pin in self.repositories if pin.key in keys)
+
+
+@cache
+def load_pins(path: Path = PINS_PATH) -> Pins:
+    """Read the pins.
+
+    Args:
+        path: the TOML file; the committed one unless a test brings its own.
+    """
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Pins(
+        repositories=tuple(_repository(entry) for entry in table["repository"]),
+        standin=StandInPin(**_with_tuple_of_shims(table["standin"])),
+        networks={name: _network(name, entry) for name, entry in table["network"].items()},
+    )
+
+
+def _repository(entry: dict) -> RepositoryPin:
+    files = tuple(FilePin(**_with_tuple_of_shims(file)) for file in entry["file"])
+    return RepositoryPin(
+        name=entry["name"], commit=entry["commit"], license=entry["license"], files=files
+    )
+
+
+def _network(name: str, entry: dict) -> NetworkPin:
+    values = {key: value for key, value in entry.items() if key != "class"}
+    return NetworkPin(name=name, class_name=entry["class"], **values)
+
+
+def _with_tuple_of_shims(entry: dict) -> dict:
+    return {**entry, "shims": tuple(entry.get("shims", ()))}

@@ -1,0 +1,172 @@
+"""Places that official files can be taken from: a folder, a git directory, the network.
+
+Each answers `read(repository, file) -> bytes | None` and trusts nothing: `store.py` checks the
+hash of what comes back. Git is asked for blobs only, with no hook, work tree or lazy download.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from reference.errors import ReferenceUnavailable
+from reference.pins import FilePin, RepositoryPin
+
+RAW_URL = "https://raw.githubusercontent.com/{name}/{commit}/{path}"
+NETWORK_LIMIT_S = 8.0  # one silence this long ends the try, so an absent network costs under 10 s
+LARGEST_FILE_BYTES = 4_000_000
+SEARCH_DEPTH = 3  # PATH/<repository>/<its git directory>/… and GitHub's zip folders
+
+
+class Source(Protocol):
+    """Anything that may hold official files."""
+
+    def read(self, repository: RepositoryPin, file: FilePin) -> bytes | None:
+        """Return the bytes of one file, or None where this source does not have it."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A folder that holds one repository's files at their usual paths."""
+
+    folder: Path
+
+    def read(self, repository: RepositoryPin, file: FilePin) -> bytes | None:
+        """Return the file at its usual path."""
+        place = self.folder / file.path
+        return place.read_bytes() if place.is_file() else None
+
+
+@dataclass(frozen=True)
+class GitDirectory:
+    """A git directory, bare or of a clone; whatever it has checked out does not matter."""
+
+    folder: Path
+
+    def read(self, repository: RepositoryPin, file: FilePin) -> bytes | None:
+        """Return the file of the pinned commit, or, in a shallow clone, the pinned blob."""
+        for name in (f"{repository.commit}:{file.path}", file.blob):
+            content = self._blob(name)
+            if content is not None:
+                return content
+        return None
+
+    def _blob(self, name: str) -> bytes | None:
+        command = ["git", "--git-dir", str(self.folder), "cat-file", "blob", name]
+        try:
+            done = subprocess.run(command, capture_output=True, env=_git_environment(), timeout=60)
+        except FileNotFoundError as error:
+            raise ReferenceUnavailable(
+                f"{self.folder} is a git directory, but the program git is not installed; "
+                "install git, or give --from a plain folder of the files"
+            ) from error
+        return done.stdout if done.returncode == 0 else None
+
+
+def _git_environment() -> dict[str, str]:
+    """The environment without what a surrounding git command would impose on ours."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    return {**kept, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+
+def sources_in(path: Path, depth: int = SEARCH_DEPTH) -> Iterator[Source]:
+    """Find every source in a path: itself, then what its folders hold.
+
+    Args:
+        path: a plain tree, a clone, a bare git directory, or a folder of several such.
+        depth: how many levels of folders are looked into.
+    """
+    if _is_git_directory(path):
+        yield GitDirectory(path)
+        return
+    if _is_git_directory(path / ".git"):
+        yield GitDirectory(path / ".git")
+    yield Tree(path)
+    if depth > 0:
+        for child in _folders_in(path):
+            yield from sources_in(child, depth - 1)
+
+
+def _folders_in(path: Path) -> list[Path]:
+    try:
+        children = sorted(path.iterdir())
+        return [p for p in children if p.is_dir() and not p.is_symlink() and p.name != ".git"]
+    except PermissionError:
+        return []
+
+
+def _is_git_directory(path: Path) -> bool:
+    return (path / "HEAD").is_file() and (path / "objects").is_dir()
+
+
+class NetworkSilent(Exception):
+    """The network did not deliver; carries one short reason."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """GitHub's raw files at the pinned commit."""
+
+    limit_s: float = NETWORK_LIMIT_S
+
+    def read(self, repository: RepositoryPin, file: FilePin) -> bytes | None:
+        """Download one file.
+
+        Raises:
+            NetworkSilent: nothing came within the limit, or the server refused.
+        """
+        url = RAW_URL.format(name=repository.name, commit=repository.commit, path=file.path)
+        return within(self.limit_s, lambda: download(url, self.limit_s))
+
+
+def download(url: str, limit_s: float) -> bytes:
+    """Return the content behind an address, at most `LARGEST_FILE_BYTES` of it."""
+    deadline = time.monotonic() + limit_s
+    parts = []
+    with urllib.request.urlopen(url, timeout=limit_s) as answer:
+        while part := answer.read(1 << 16):
+            parts.append(part)
+            if time.monotonic() > deadline or sum(map(len, parts)) > LARGEST_FILE_BYTES:
+                raise OSError("the answer is too slow or too long")
+    return b"".join(parts)
+
+
+def within(limit_s: float, work: Callable[[], bytes]) -> bytes:
+    """Run some work and give up on it after a time, name lookups included.
+
+    A thread is used because the operating system's name lookup knows no time limit.
+
+    Raises:
+        NetworkSilent: the work failed, or the time was up first.
+    """
+    answers: queue.Queue[bytes | Exception] = queue.Queue()
+
+    def put_answer() -> None:
+        try:
+            answers.put(work())
+        except Exception as error:  # a thread cannot raise into its caller
+            answers.put(error)
+
+    threading.Thread(target=put_answer, daemon=True).start()
+    try:
+        answer = answers.get(timeout=limit_s)
+    except queue.Empty:
+        raise NetworkSilent(f"no answer within {limit_s:g} s") from None
+    if isinstance(answer, Exception):
+        raise NetworkSilent(_reason(answer)) from answer
+    return answer
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code}"
+    return str(getattr(error, "reason", error)) or type(error).__name__
