@@ -1,0 +1,1 @@
+"""The only place that imports both the reproduction and the reference."""

@@ -1,0 +1,78 @@
+"""The two networks that are compared: same names, same start weights, same number of classes.
+
+The official network has 1000 classes and takes three channels. For a study on K classes its last
+linear layer is replaced by one of K outputs (a listed shim); gray images reach both arms repeated
+to three channels (`reproduction.tasks.classification.data`). Equivalence and cost are measured on
+the untouched networks.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+import reference
+from comparison.study import ARMS
+from reproduction import ClassificationNetwork, UserError, build_network
+from reproduction.checkpoints import from_official, official_name, to_official
+
+OFFICIAL_CLASSES = 1000
+CLASS_COUNT_SHIM = "classifier replaced by a linear layer of K outputs, start weights shared"
+
+
+def build(arm: str, network: str, num_classes: int = OFFICIAL_CLASSES) -> nn.Module:
+    """Build one arm, freshly initialized from PyTorch's global generator, on the CPU.
+
+    Args:
+        arm: ``reference`` or ``reproduction``.
+        network: Official name.
+        num_classes: Length of the logits.
+
+    Raises:
+        UserError: The arm or the network is unknown.
+    """
+    if arm not in ARMS:
+        raise UserError(f"arm {arm!r} is unknown; use {' or '.join(ARMS)}")
+    if arm == "reproduction":
+        return build_network(network, num_classes=num_classes)
+    model = reference.build(network)
+    if num_classes != OFFICIAL_CLASSES:
+        model.classifier = nn.Linear(model.classifier.in_features, num_classes)
+    return model
+
+
+def build_from_seed(arm: str, network: str, num_classes: int, seed: int) -> nn.Module:
+    """Build one arm with start weights that depend on the seed alone, the same for both arms.
+
+    The reproduction draws them; the reference gets a copy.
+    """
+    torch.manual_seed(seed)
+    start = build("reproduction", network, num_classes)
+    if arm == "reproduction":
+        return start
+    model = build(arm, network, num_classes)
+    transfer(start, model)
+    return model
+
+
+def official_state(model: nn.Module) -> OrderedDict[str, torch.Tensor]:
+    """Return the state dict of either arm under official names; tensors are not copied."""
+    state = model.state_dict()
+    return to_official(state) if isinstance(model, ClassificationNetwork) else OrderedDict(state)
+
+
+def load_official_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Copy a state dict under official names into either arm, strictly."""
+    ours = isinstance(model, ClassificationNetwork)
+    model.load_state_dict(from_official(state) if ours else state, strict=True)
+
+
+def transfer(source: nn.Module, target: nn.Module) -> None:
+    """Copy all parameters and buffers of one arm into the other."""
+    load_official_state(target, official_state(source))
+
+
+def name_of(model: nn.Module) -> Callable[[str], str]:
+    """Return the function that turns a model's own names into official ones."""
+    return official_name if isinstance(model, ClassificationNetwork) else str

@@ -1,0 +1,114 @@
+"""What a notebook may be given, checked before anything runs.
+
+papermill sets whatever it is told to and only warns about a name that the notebook lacks; a run
+of hours on a misspelled parameter is what this module prevents.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from comparison.study import ARMS, ROOT, WEIGHTS
+from reproduction import NETWORKS, UserError
+from reproduction.device import DEVICES
+from reproduction.tasks.classification.sources import parse_data
+
+# Defaults are those of the notebooks; a type says what papermill must pass.
+COMMON: dict[str, Any] = {
+    "network": "cls_hrnet_w18_small_v1",
+    "data": "digits",
+    "seed": 0,
+    "device": "auto",
+    "results_dir": "results/by_hand",
+}
+NOTEBOOKS: dict[str, dict[str, Any]] = {
+    "01_networks": {},
+    "02_equivalence": {"weights": "random", "weights_file": "", "steps": 10},
+    "03_training": {"arm": "reproduction", "epochs": 4, "batch_size": 128, "image_size": 0},
+    "04_speed": {"image_size": 64, "batch_size": 8, "rounds": 10},
+    "05_differences": {},
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "network": tuple(NETWORKS),
+    "device": DEVICES,
+    "arm": ARMS,
+    "weights": WEIGHTS,
+}
+SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The checked parameters of one notebook run; those it does not take keep their defaults."""
+
+    notebook: str
+    network: str
+    data: str
+    seed: int
+    device: str
+    results_dir: Path
+    weights: str = "random"
+    weights_file: str = ""
+    steps: int = 10
+    arm: str = "reproduction"
+    epochs: int = 4
+    batch_size: int = 128
+    image_size: int = 0
+    rounds: int = 10
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the outcome: the parameters of the notebook but for the folders."""
+        taken = {**COMMON, **NOTEBOOKS[self.notebook]}
+        chosen = {name: value for name, value in asdict(self).items() if name in taken}
+        chosen["data"] = parse_data(self.data).name
+        if self.weights_file:
+            chosen["weights_file"] = Path(self.weights_file).name
+        del chosen["results_dir"]
+        return chosen
+
+
+def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
+    """Check a notebook's variables and freeze them.
+
+    Args:
+        notebook: Name of the notebook without its ending.
+        namespace: The notebook's global variables.
+
+    Raises:
+        UserError: A parameter is unknown, of another type, or has no meaning.
+    """
+    expected = {**COMMON, **NOTEBOOKS[notebook]}
+    given = {name: value for name, value in namespace.items() if _is_parameter(name, value)}
+    for name in given:
+        if name not in expected:
+            raise UserError(
+                f"parameter {name!r} is unknown; {notebook} takes {', '.join(expected)}"
+            )
+    values = {name: given.get(name, default) for name, default in expected.items()}
+    for name, value in values.items():
+        _check_one(name, value, type(expected[name]))
+    parse_data(values["data"])
+    if values.get("weights") == "trained" and not values["weights_file"]:
+        raise UserError("weights is 'trained', but weights_file is empty: name a safetensors file")
+    values["results_dir"] = ROOT / values["results_dir"]
+    return Settings(notebook=notebook, **values)
+
+
+def _is_parameter(name: str, value: Any) -> bool:
+    """Tell parameters from what a notebook's kernel and its imports put beside them."""
+    kernel = ("In", "Out", "exit", "quit", "open", "get_ipython")
+    plain = isinstance(value, str | int | float | bool | list | dict | tuple)
+    return not name.startswith("_") and name not in kernel and plain
+
+
+def _check_one(name: str, value: Any, kind: type) -> None:
+    if type(value) is not kind:
+        raise UserError(f"parameter {name} is {value!r}; give a value of type {kind.__name__}")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise UserError(f"{name} {value!r} is unknown; use one of {', '.join(CHOICES[name])}")
+    if kind in (int, float) and not (math.isfinite(value) and value >= SMALLEST.get(name, 0)):
+        raise UserError(
+            f"parameter {name} is {value}; give a number of at least {SMALLEST.get(name, 0)}"
+        )

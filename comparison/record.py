@@ -1,0 +1,309 @@
+"""Results on disk: one JSON file per case and run, checked when written and when read.
+
+This is the only module that writes records. A record holds unrounded numbers, where its inputs
+came from, and on what it was made; its own SHA-256 shows if it was edited afterwards.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy
+import torch
+
+from comparison.study import ROOT
+from reproduction import UserError
+
+SCHEMA_VERSION = 1
+OUTCOMES = (
+    "reproduced",
+    "within tolerance",
+    "explained difference",
+    "not reproduced",
+    "undecided",
+    "not comparable",
+    "not run",
+)
+CASES = ("networks", "equivalence", "training", "speed", "differences", "audit")
+# What "dirty" means: changed source, never changed results, PDFs or executed notebooks.
+SOURCES = ("reproduction", "reference", "comparison", "workflow", "notebooks", "requirements.lock")
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_NUMBER: dict[str, Any] = {"type": ["number", "null"]}
+_MEASUREMENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["name", "value", "unit"],
+    "properties": {
+        "name": _TEXT,
+        "value": {"type": ["number", "string", "boolean", "null"]},
+        "unit": _TEXT,
+        "n": {"type": "integer"},
+        "ci_low": _NUMBER,
+        "ci_high": _NUMBER,
+    },
+    "additionalProperties": False,
+}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": [
+        *("schema_version", "case", "run_id", "claim_ids", "created_utc", "subject", "inputs"),
+        *("measurements", "tables", "expectations", "verdict", "provenance", "sha256"),
+    ],
+    "properties": {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "case": {"enum": list(CASES)},
+        "run_id": {"type": "string", "pattern": "^[A-Za-z0-9_.-]+$"},
+        "claim_ids": {"type": "array", "items": {"type": "string", "pattern": "^C[0-9]+$"}},
+        "created_utc": _TEXT,
+        "subject": {"type": "object", "required": ["config", "config_sha256"]},
+        "inputs": {"type": "object"},
+        "measurements": {"type": "array", "items": _MEASUREMENT},
+        "tables": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": {"type": "object"}},
+        },
+        "expectations": {
+            "type": "array",
+            "items": {"type": "object", "required": ["name", "value", "source"]},
+        },
+        "verdict": {
+            "type": "object",
+            "required": ["outcome", "reason"],
+            "properties": {"outcome": {"enum": list(OUTCOMES)}, "reason": _TEXT},
+        },
+        "provenance": {"type": "object", "required": ["commit", "dirty", "command", "wall_s"]},
+        "sha256": _TEXT,
+    },
+    "additionalProperties": False,
+}
+
+
+class RecordError(UserError):
+    """A record is damaged, edited, foreign or of another schema."""
+
+
+def measurement(
+    name: str,
+    value: float | int | str | bool | None,
+    unit: str,
+    *,
+    n: int | None = None,
+    ci_low: float | None = None,
+    ci_high: float | None = None,
+) -> dict[str, Any]:
+    """Make one measurement; a value that is not finite becomes null.
+
+    >>> measurement("top1", 71.25, "percent", n=360)
+    {'name': 'top1', 'value': 71.25, 'unit': 'percent', 'n': 360}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        value = None
+    optional = {"n": n, "ci_low": ci_low, "ci_high": ci_high}
+    given = {key: entry for key, entry in optional.items() if entry is not None}
+    return {"name": name, "value": value, "unit": unit, **given}
+
+
+def new_record(
+    *,
+    case: str,
+    run_id: str,
+    claim_ids: list[str],
+    subject: dict[str, Any],
+    inputs: dict[str, Any],
+    measurements: list[dict[str, Any]],
+    tables: dict[str, list[dict[str, Any]]],
+    expectations: list[dict[str, Any]],
+    verdict: dict[str, str],
+    wall_s: float,
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """Assemble a record, adding when, where and from which source it was made.
+
+    Args:
+        case: One of `CASES`.
+        run_id: Names the run within its case; also the file's name.
+        claim_ids: Claims of the report that rest on it.
+        subject: What was measured: network, arm, seed, whatever applies.
+        inputs: Identity of the reference, data and weights.
+        measurements: Made by `measurement`.
+        tables: Named lists of rows.
+        expectations: What was expected: name, value, source, tolerance, reason.
+        verdict: ``outcome`` (one of `OUTCOMES`) and ``reason``.
+        wall_s: Seconds the run took.
+        parameters: Everything that decides the outcome; hashed as the configuration.
+
+    Raises:
+        RecordError: The parts do not make a valid record.
+    """
+    config = json.loads(json.dumps(parameters, sort_keys=True))
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "case": case,
+        "run_id": run_id,
+        "claim_ids": claim_ids,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "subject": {**subject, "config": config, "config_sha256": _digest(config)},
+        "inputs": inputs,
+        "measurements": measurements,
+        "tables": tables,
+        "expectations": expectations,
+        "verdict": verdict,
+        "provenance": provenance(wall_s),
+    }
+    sealed = {**record, "sha256": _digest(record)}
+    _validate(sealed, f"the record {case}/{run_id}")
+    return sealed
+
+
+def write_record(results_dir: str | Path, record: dict[str, Any]) -> Path:
+    """Write ``records/<case>/<run_id>.json`` below a results folder, whole or not at all.
+
+    Raises:
+        RecordError: The record is invalid, of changed source where only committed source is
+            taken (the standard study), or cannot be written.
+    """
+    _validate(record, f"the record {record.get('case')}/{record.get('run_id')}")
+    folder = ROOT / results_dir / "records" / record["case"]
+    if Path(results_dir).name == "standard" and record["provenance"]["dirty"]:
+        raise RecordError(
+            "the standard study takes records of committed source only, and source was changed: "
+            "commit first, or write to another results_dir"
+        )
+    path = folder / f"{record['run_id']}.json"
+    partial = path.with_name(path.name + ".partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RecordError(
+            f"{path} could not be written ({error.strerror}): free some space or choose another "
+            "results_dir, and run again"
+        ) from error
+    return path
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read and check one record.
+
+    Raises:
+        RecordError: The file is missing, no JSON, of another schema, or was edited.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"{path.name} cannot be read as a record ({error}): run its notebook again"
+        ) from error
+    _validate(record, path.name)
+    if record["sha256"] != _digest({k: v for k, v in record.items() if k != "sha256"}):
+        raise RecordError(
+            f"{path.name} was changed after it was written (its SHA-256 does not fit): restore it "
+            "or run its notebook again"
+        )
+    if (record["case"], record["run_id"]) != (path.parent.name, path.stem):
+        raise RecordError(
+            f"{path.name} lies in the wrong place: it is {record['case']}/{record['run_id']}"
+        )
+    return record
+
+
+def read_records(results_dir: str | Path) -> list[dict[str, Any]]:
+    """Read all records below a results folder, by case and run.
+
+    Raises:
+        RecordError: One of them is damaged, edited or foreign.
+    """
+    paths = (ROOT / results_dir / "records").glob("*/*.json")
+    return [read_record(path) for path in sorted(paths)]
+
+
+def provenance(wall_s: float) -> dict[str, Any]:
+    """Say on what, from which source and how a result was made; paths are left out."""
+    return {
+        **source_state(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "jobs": int(os.environ.get("STUDY_JOBS", "1")),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
+        "command": _command(),
+        "wall_s": wall_s,
+        "peak_memory_mib": _peak_memory_mib(),
+    }
+
+
+@cache
+def source_state() -> dict[str, Any]:
+    """Return commit, whether source differs from it, and digests of source and lock."""
+    commit = _git("rev-parse", "HEAD") or "unknown"
+    changed = _git("status", "--porcelain", "--", *SOURCES)
+    lock = ROOT / "requirements.lock"
+    return {
+        "commit": commit,
+        "dirty": changed is None or bool(changed),
+        "lock_sha256": _file_digest(lock) if lock.exists() else "absent",
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _command() -> str:
+    """Return how this process was started, without the paths of this machine."""
+    return " ".join(Path(word).name if "/" in word else word for word in sys.argv)
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _validate(record: Any, name: str) -> None:
+    try:
+        jsonschema.validate(record, SCHEMA)
+    except jsonschema.ValidationError as error:
+        place = ".".join(str(step) for step in error.absolute_path) or "the record"
+        raise RecordError(f"{name} is no valid record: {place}: {error.message[:200]}") from error

@@ -1,0 +1,167 @@
+"""A study file as data: what is run, on what, how often, and the margin fixed beforehand.
+
+A study is `workflow/studies/<name>.yaml`; its results lie in `results/<name>/`. Reading one needs
+no PyTorch, so that finding out that nothing is to be done stays quick.
+"""
+
+from dataclasses import MISSING, dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = ROOT / "workflow" / "studies"
+ARMS = ("reference", "reproduction")
+WEIGHTS = ("random", "trained")
+
+
+class StudyError(ValueError):
+    """Say what is wrong with a study's name or file, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EquivalencePlan:
+    """Which networks are compared layer by layer, with which weights, over how many steps."""
+
+    networks: tuple[str, ...]
+    weights: tuple[str, ...] = ("random",)
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        _need(set(self.weights) <= set(WEIGHTS), "equivalence.weights", self.weights, WEIGHTS)
+        _need(self.steps >= 1, "equivalence.steps", self.steps, "a whole number of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What both arms are trained on; the margin is in percentage points of top-1 accuracy."""
+
+    network: str
+    data: str
+    arms: tuple[str, ...] = ARMS
+    seeds: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    margin_pp: float
+    device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _need(set(self.arms) <= set(ARMS), "training.arms", self.arms, ARMS)
+        _need(bool(self.seeds), "training.seeds", self.seeds, "at least one seed")
+        distinct = len(set(self.seeds)) == len(self.seeds)
+        _need(distinct and min(self.seeds) >= 0, "training.seeds", self.seeds, "distinct, from 0")
+        for name in ("epochs", "batch_size", "threads"):
+            value = getattr(self, name)
+            _need(value >= 1, f"training.{name}", value, "a whole number of at least 1")
+        _need(self.margin_pp > 0, "training.margin_pp", self.margin_pp, "a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedPlan:
+    """The inputs on which both arms are timed."""
+
+    network: str
+    image_size: int
+    batch_size: int
+    rounds: int
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "batch_size", "rounds"):
+            value = getattr(self, name)
+            _need(value >= 1, f"speed.{name}", value, "a whole number of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study file, checked; `sha256` is that of the file's bytes."""
+
+    name: str
+    sha256: str
+    description: str
+    networks: tuple[str, ...] = ()
+    equivalence: EquivalencePlan | None = None
+    training: TrainingPlan | None = None
+    speed: SpeedPlan | None = None
+    differences: bool = field(default=True)
+    audit: bool = field(default=True)
+
+    @property
+    def results_dir(self) -> str:
+        """The study's folder, relative to the repository."""
+        return f"results/{self.name}"
+
+
+def known_studies(folder: Path = STUDIES) -> list[str]:
+    """List the studies that exist, by name."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_study(name: str, folder: Path = STUDIES) -> Study:
+    """Read and check a study file.
+
+    Args:
+        name: The file's name without its ending, e.g. ``quick``.
+        folder: Where study files lie.
+
+    Raises:
+        StudyError: There is no such study, or its file has an unknown, missing or ill-typed entry.
+    """
+    path = folder / f"{name}.yaml"
+    if name not in known_studies(folder):
+        known = ", ".join(known_studies(folder))
+        raise StudyError(f"study {name!r} is unknown; use one of {known}, or add {path.name}")
+    content = path.read_bytes()
+    try:
+        entries = yaml.safe_load(content)
+        return _read(Study, entries, "", name=name, sha256=sha256(content).hexdigest())
+    except (StudyError, yaml.YAMLError) as problem:
+        raise StudyError(f"{path.name}: {' '.join(str(problem).split())}") from None
+
+
+def study_of(results_dir: str | Path) -> Study | None:
+    """Return the study that a results folder belongs to, or None for a run by hand."""
+    folder = (ROOT / results_dir).resolve()
+    if folder.parent == ROOT / "results" and folder.name in known_studies():
+        return load_study(folder.name)
+    return None
+
+
+def _need(holds: bool, name: str, given: Any, expected: Any) -> None:
+    if not holds:
+        raise StudyError(f"{name} is {given!r}; give {expected}")
+
+
+def _read(kind: type, entries: Any, prefix: str, **known: Any) -> Any:
+    """Build a plan from a mapping; every key is checked, nothing is converted silently."""
+    if not isinstance(entries, dict):
+        raise StudyError(f"{prefix.rstrip('.') or 'the file'} is {entries!r}; give a mapping")
+    plan = {item.name: item for item in fields(kind) if item.name not in known}
+    for name in entries:
+        if name not in plan:
+            raise StudyError(f"{prefix}{name} is unknown; known here are {', '.join(plan)}")
+    for name, item in plan.items():
+        if name not in entries and item.default is MISSING:
+            raise StudyError(f"{prefix}{name} is missing")
+    values = {
+        name: _value(plan[name].type, given, prefix + name) for name, given in entries.items()
+    }
+    return kind(**known, **values)
+
+
+def _value(kind: Any, given: Any, name: str) -> Any:
+    """Check one entry against the type that its field declares."""
+    if isinstance(kind, UnionType):
+        plan = get_args(kind)[0]
+        return None if given is None else _read(plan, given, f"{name}.")
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        _need(isinstance(given, list), name, given, f"a list of {item.__name__}")
+        return tuple(_value(item, entry, f"an entry of {name}") for entry in given)
+    if kind is float and type(given) is int:
+        return float(given)
+    _need(type(given) is kind, name, given, f"a value of type {kind.__name__}")
+    return given

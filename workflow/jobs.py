@@ -1,0 +1,310 @@
+"""Expand a study into jobs: one papermill call, and one record, each.
+
+A job runs again when its parameters change, when source that it imports changes, or when the
+reference does; see `sources` and `Job.trigger`. Nothing here needs PyTorch.
+"""
+
+import ast
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from comparison.study import ROOT, Study
+
+NOTEBOOKS = {
+    "networks": "notebooks/01_networks.ipynb",
+    "equivalence": "notebooks/02_equivalence.ipynb",
+    "training": "notebooks/03_training.ipynb",
+    "speed": "notebooks/04_speed.ipynb",
+    "differences": "notebooks/05_differences.ipynb",
+}
+AUDIT = "audit"
+PACKAGES = ("reproduction", "reference", "comparison")
+# Data that a module reads, beside the modules that it imports.
+DATA_FILES = {
+    "comparison/published.py": ("comparison/published.toml",),
+    "reference/pins.py": ("reference/pins.toml",),
+    "reference/recorded.py": ("reference/traces/*",),
+}
+# Modules that notebooks import to show a result: they cannot change it.
+DISPLAY = ("comparison/figures.py", "comparison/diagram.py", "comparison/tables.py")
+ALL_CORES = 0
+# The largest networks in float64, both arms with gradients and momentum; others need far less.
+LARGE_MIB = {"w30": 5000, "w32": 5500, "w40": 7000, "w44": 8000, "w48": 9000, "w64": 14000}
+USUAL_MIB = 2500
+TRAINING_MIB = 2500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One record and the call that makes it.
+
+    Attributes:
+        case: Case of the record, e.g. ``training``.
+        run_id: Name of the record within its case.
+        notebook: What papermill runs, relative to the repository; empty for the audit.
+        parameters: What papermill is given.
+        results_dir: The study's folder, relative to the repository.
+        threads: Torch threads; ALL_CORES keeps every other job waiting.
+        memory_mib: What to reserve.
+        priority: Jobs with a higher number start earlier.
+        depends: Records that must exist first.
+    """
+
+    case: str
+    run_id: str
+    notebook: str
+    parameters: dict[str, str | int] = field(default_factory=dict)
+    results_dir: str
+    threads: int = 1
+    memory_mib: int = USUAL_MIB
+    priority: int = 0
+    depends: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Case and run id, as in the paths of the job's files."""
+        return f"{self.case}/{self.run_id}"
+
+    @property
+    def record(self) -> str:
+        """Path of the record."""
+        return f"{self.results_dir}/records/{self.key}.json"
+
+    @property
+    def executed_notebook(self) -> str:
+        """Path of the executed copy of the notebook."""
+        return f"{self.results_dir}/notebooks/{self.case}.{self.run_id}.ipynb"
+
+    @property
+    def log(self) -> str:
+        """Path of what the job printed."""
+        return f"{self.results_dir}/logs/{self.case}.{self.run_id}.log"
+
+    def trigger(self, reference: str) -> str:
+        """Return what the record depends on, as text: changed text means that it must run again."""
+        files = sources(self.notebook) if self.notebook else audit_sources()
+        called = json.dumps(self.parameters, sort_keys=True)
+        return f"{called} source {digest(files)[:16]} reference {reference}"
+
+    def arguments(self) -> str:
+        """Return the parameters as papermill's command line takes them."""
+        pairs = (f"-p {name} {shlex.quote(str(value))}" for name, value in self.parameters.items())
+        return " ".join(pairs)
+
+
+def jobs_of(study: Study) -> list[Job]:
+    """Expand a study into its jobs, in the order of the notebooks."""
+    jobs = [*_networks(study), *_equivalence(study), *_training(study), *_speed(study)]
+    if study.differences:
+        jobs.append(_notebook_job(study, "differences", "all"))
+    if study.audit:
+        jobs.append(Job(case=AUDIT, run_id="all", notebook="", results_dir=study.results_dir))
+    return jobs
+
+
+def threads_for(job: Job, cores: int) -> int:
+    """Give a job its torch threads, never more than there are cores."""
+    return cores if job.threads == ALL_CORES else min(job.threads, cores)
+
+
+def concurrent_jobs(job: Job, cores: int) -> int:
+    """Say how many jobs of this kind may run at once: jobs times threads stays within the cores."""
+    return cores // threads_for(job, cores)
+
+
+def _notebook_job(study: Study, case: str, run_id: str, **more: Any) -> Job:
+    parameters = {**more.pop("parameters", {}), "results_dir": study.results_dir}
+    return Job(
+        case=case,
+        run_id=run_id,
+        notebook=NOTEBOOKS[case],
+        parameters=parameters,
+        results_dir=study.results_dir,
+        **more,
+    )
+
+
+def _networks(study: Study) -> Iterator[Job]:
+    for network in study.networks:
+        parameters = {"network": network}
+        yield _notebook_job(
+            study, "networks", network, parameters=parameters, memory_mib=_memory(network)
+        )
+
+
+def _equivalence(study: Study) -> Iterator[Job]:
+    plan = study.equivalence
+    if plan is None:
+        return
+    for network in plan.networks:
+        for weights in plan.weights:
+            trained = weights == "trained"
+            if trained and (study.training is None or study.training.network != network):
+                continue  # only the network that the study trains has trained weights
+            parameters = {"network": network, "weights": weights, "steps": plan.steps}
+            donor = next(_training(study)) if trained else None
+            if donor:
+                parameters["weights_file"] = weights_file(donor)
+            yield _notebook_job(
+                study,
+                "equivalence",
+                f"{network}.{weights}",
+                parameters=parameters,
+                memory_mib=_memory(network),
+                depends=(donor.key,) if donor else (),
+                priority=1,
+            )
+
+
+def weights_file(job: Job) -> str:
+    """Return where a training job leaves its last weights."""
+    return f"{job.results_dir}/checkpoints/{job.run_id}/weights.safetensors"
+
+
+def _training(study: Study) -> Iterator[Job]:
+    plan = study.training
+    if plan is None:
+        return
+    data_name = plan.data.partition(":")[0]
+    for seed in plan.seeds:
+        for arm in plan.arms:
+            parameters = {
+                "network": plan.network,
+                "data": plan.data,
+                "arm": arm,
+                "seed": seed,
+                "epochs": plan.epochs,
+                "batch_size": plan.batch_size,
+                "device": plan.device,
+            }
+            yield _notebook_job(
+                study,
+                "training",
+                f"{plan.network}.{data_name}.{arm}.seed{seed}",
+                parameters=parameters,
+                threads=plan.threads,
+                memory_mib=TRAINING_MIB,
+                priority=2,
+            )
+
+
+def _speed(study: Study) -> Iterator[Job]:
+    plan = study.speed
+    if plan is None:
+        return
+    parameters = {
+        "network": plan.network,
+        "image_size": plan.image_size,
+        "batch_size": plan.batch_size,
+        "rounds": plan.rounds,
+    }
+    yield _notebook_job(study, "speed", plan.network, parameters=parameters, threads=ALL_CORES)
+
+
+def _memory(network: str) -> int:
+    return LARGE_MIB.get(network.rpartition("_")[2], USUAL_MIB)
+
+
+def record_command(job: Job) -> str:
+    """Return the command that makes the record; one process, so that a killed run leaves none."""
+    python = shlex.quote(sys.executable)
+    if not job.notebook:
+        return f"{python} -m comparison audit --results-dir {shlex.quote(job.results_dir)}"
+    return (
+        f"{python} -m papermill --no-progress-bar --log-output -k python3 "
+        f"{job.notebook} {shlex.quote(job.executed_notebook)} {job.arguments()}"
+    )
+
+
+def sources(notebook: str, root: Path = ROOT) -> list[Path]:
+    """List what a notebook's result depends on: itself, the modules it imports, their data."""
+    shown = {root / name for name in DISPLAY}
+    found: set[Path] = set()
+    waiting = [root / notebook]
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path not in shown:
+            found.add(path)
+            waiting.extend(_imported(path, root))
+    for module, patterns in DATA_FILES.items():
+        if root / module in found:
+            found.update(path for pattern in patterns for path in root.glob(pattern))
+    return sorted(path for path in found if path.is_file())
+
+
+def audit_sources(root: Path = ROOT) -> list[Path]:
+    """List what the clean-room audit reads of this repository."""
+    audited = [*(root / "reproduction").rglob("*.py"), root / "reference" / "audit.py"]
+    return sorted([*audited, root / "CLEANROOM.md", root / "reference" / "pins.toml"])
+
+
+def digest(files: list[Path], root: Path = ROOT) -> str:
+    """Hash files; layout and comments of Python, and outputs of notebooks, do not count."""
+    total = sha256()
+    for path in files:
+        total.update(str(path.relative_to(root)).encode())
+        total.update(_content(path) if path.exists() else b"absent")
+    return total.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix in (".py", ".ipynb"):
+        return ast.dump(_tree(path)).encode()
+    return path.read_bytes()
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    """Parse a module, or a notebook's code cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+    return ast.parse(text)
+
+
+def _imported(path: Path, root: Path) -> Iterator[Path]:
+    """Find the modules of this repository that a file names in its imports."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield from _modules(name, root)
+
+
+def _modules(name: str, root: Path) -> Iterator[Path]:
+    """Yield the files that importing a dotted name runs: each package's own and the module's."""
+    parts = name.split(".")
+    if parts[0] not in PACKAGES:
+        return
+    for length in range(1, len(parts) + 1):
+        stem = root.joinpath(*parts[:length])
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.is_file():
+                yield path
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def report_files(root: Path = ROOT) -> list[str]:
+    """List what the report is made from, beside the study's own tables and figures."""
+    patterns = ("*.typ", "sections/*.typ", "*.bib", "*.toml")
+    files = [path for pattern in patterns for path in (root / "reports").glob(pattern)]
+    standard = root / "results" / "standard" / "tables" / "numbers.json"
+    files += [standard] if standard.exists() else []
+    return sorted(str(path.relative_to(root)) for path in files)

@@ -1,0 +1,297 @@
+"""Run a study, or the jobs of one claim: what `make report` and `make claim` call.
+
+One call of Snakemake does the work; this finds the reference beforehand and says afterwards, in a
+sentence each, what failed and where to look.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from comparison import products
+from comparison.study import ROOT, Study, StudyError, known_studies, load_study
+from workflow.jobs import Job, available_cores, jobs_of
+
+SNAKEMAKE_LOCKS = ROOT / ".snakemake" / "locks"
+LAUNCH_LOCK = ROOT / ".snakemake" / "launch.lock"
+MEMORY_SHARE = 0.8
+CLOCK_GRAIN_S = 1.0  # file times are coarser than the clock on some systems
+NOTHING_TO_DO = "Nothing to be done"
+SHOWN = re.compile(r"^(Job \d+: |\d+ of \d+ steps)")
+TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job that left no record: its name, the last thing it said, and where to read on."""
+
+    job: str
+    sentence: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.job} failed: {self.sentence} (see {self.where})"
+
+
+def report(study: Study, cores: int) -> int:
+    """Bring a study's report up to date; the exit status is 0 only if every job succeeded."""
+    with only_launch():
+        started = time.time()
+        note_failures(study, [])
+        status, idle = run_snakemake(study, cores, ["--", "report"])
+        failures = failures_of(study, started) if status else []
+        if status:
+            note_failures(study, failures)
+            build_partial(study)
+        publish(study)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if idle:
+        print(f"nothing to do: the report of study {study.name!r} is up to date")
+    elif status:
+        print(f"study {study.name!r} is incomplete: {_advice(study, failures)}", file=sys.stderr)
+    else:
+        print(f"study {study.name!r} is complete: {_relative(products.REPORT)}")
+    return 1 if status else 0
+
+
+def claim(identifier: str, study: Study, cores: int) -> int:
+    """Run the jobs behind one claim again and print its verdict."""
+    from comparison.claims import claim_named
+
+    cases = claim_named(identifier).cases
+    jobs = [job for job in jobs_of(study) if job.case in cases]
+    if not jobs:
+        print(f"study {study.name!r} has no job for claim {identifier}: not run")
+        return 0
+    print(f"claim {identifier}: {len(jobs)} jobs of study {study.name!r}")
+    with only_launch():
+        for job in jobs:  # else training would find itself finished
+            shutil.rmtree(checkpoints(job), ignore_errors=True)
+        started = time.time()
+        status, _ = run_snakemake(study, cores, ["--force", "--", *(job.record for job in jobs)])
+        failures = failures_of(study, started) if status else []
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    verdict = [sys.executable, "-m", "comparison", "verdicts", "--study", study.name]
+    shown = subprocess.run([*verdict, "--claim", identifier], cwd=ROOT, check=False)
+    return 1 if status else shown.returncode
+
+
+def checkpoints(job: Job) -> Path:
+    """Return where a training job keeps what it resumes from."""
+    return ROOT / job.results_dir / "checkpoints" / job.run_id
+
+
+def drop_stale_checkpoints(study: Study, reference: str) -> None:
+    """Remove checkpoints of other source or another reference: training must not go on from them."""
+    for job in jobs_of(study):
+        folder, trigger = checkpoints(job), job.trigger(reference)
+        note = folder / "trigger.txt"
+        known = note.read_text(encoding="utf-8") if note.exists() else None
+        if known != trigger and (known or not (ROOT / job.record).exists()):
+            shutil.rmtree(folder, ignore_errors=True)
+        if job.case == "training":
+            folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(trigger, encoding="utf-8")
+
+
+def prepare_reference() -> str:
+    """Obtain the reference if need be, say which one runs, and return its identity as one word."""
+    from reference import ReferenceUnavailable, fetch, identity, store
+    from reference.pins import load_pins
+
+    try:
+        print(fetch.fetch_if_absent(load_pins(), store.OFFICIAL).line, flush=True)
+        chosen = identity()
+    except ReferenceUnavailable as problem:
+        raise StudyError(str(problem)) from None
+    return f"{chosen['implementation']}-{chosen['version']}-{chosen['sha256'][:12]}"
+
+
+def run_snakemake(study: Study, cores: int, wanted: list[str]) -> tuple[int, bool]:
+    """Run Snakemake once and show its progress; return its status and whether it was idle."""
+    reference = prepare_reference()
+    unlock()
+    drop_stale_checkpoints(study, reference)
+    command = [
+        *_mortal(),
+        *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--nocolor"),
+        *("--workflow-profile", "workflow/profiles/local", "--cores", str(cores)),
+        *("--resources", f"mem_mb={usable_memory_mib()}"),
+        *("--config", f"study={study.name}", f"reference={reference}"),
+        *wanted,
+    ]
+    log = ROOT / study.results_dir / "logs" / "snakemake.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    idle = False
+    with (
+        log.open("w", encoding="utf-8") as kept,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            kept.write(line)
+            idle = idle or NOTHING_TO_DO in line
+            if SHOWN.match(line):
+                print(line, end="", flush=True)
+    return process.returncode, idle
+
+
+def _mortal() -> list[str]:
+    """Let a killed launch take Snakemake with it, where the system can."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
+def usable_memory_mib() -> int:
+    """Return the memory that jobs may share: a part of what the machine has."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(MEMORY_SHARE * total / 2**20)
+
+
+@contextmanager
+def only_launch() -> Iterator[None]:
+    """Hold the folder: two studies at once would disturb each other's timings and locks."""
+    LAUNCH_LOCK.parent.mkdir(exist_ok=True)
+    with LAUNCH_LOCK.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError("a study is running in this folder; wait for it, or stop it") from None
+        yield
+
+
+def unlock() -> None:
+    """Remove what a killed run left; whoever calls this holds the folder."""
+    for stale in SNAKEMAKE_LOCKS.glob("*.lock"):
+        stale.unlink()
+
+
+def failures_of(study: Study, started: float) -> list[Failure]:
+    """Find the jobs that ran since `started` and left no record, and what each said last."""
+    jobs = (job for job in jobs_of(study) if not (ROOT / job.record).exists())
+    failures = [failure_of(job) for job in jobs if _written_since(ROOT / job.log, started)]
+    for name in ("tables", "report"):
+        log = ROOT / study.results_dir / "logs" / f"{name}.log"
+        if not failures and _written_since(log, started) and log.stat().st_size:
+            failures.append(Failure(job=name, sentence=last_line(log), where=_relative(log)))
+    return failures
+
+
+def _written_since(path: Path, moment: float) -> bool:
+    return path.exists() and path.stat().st_mtime >= moment - CLOCK_GRAIN_S
+
+
+def failure_of(job: Job) -> Failure:
+    """Say why a job failed: the notebook's error if it kept one, else the log's last line."""
+    notebook, log = ROOT / job.executed_notebook, ROOT / job.log
+    sentence = notebook_error(notebook) if job.notebook and notebook.exists() else None
+    where = notebook if sentence else log
+    return Failure(job=job.key, sentence=sentence or last_line(log), where=_relative(where))
+
+
+def notebook_error(notebook: Path) -> str | None:
+    """Return the error that stopped an executed notebook, in one line, or None."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError):
+        return None
+    outputs = (output for cell in cells for output in cell.get("outputs", ()))
+    errors = [output for output in outputs if output["output_type"] == "error"]
+    if not errors:
+        return None
+    return f"{errors[-1]['ename']}: {' '.join(errors[-1]['evalue'].split())}"
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, which in Python is the error."""
+    text = TERMINAL_CODES.sub("", log.read_text(encoding="utf-8", errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it was stopped before it printed anything"
+
+
+def note_failures(study: Study, failures: list[Failure]) -> None:
+    """Keep what failed beside the records, so that the report can say so; nothing if nothing."""
+    path = ROOT / study.results_dir / "failures.json"
+    if failures:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([asdict(item) for item in failures], indent=2) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def build_partial(study: Study) -> None:
+    """Make tables, figures and PDF from the records there are; the rest reads "not run"."""
+    for step in ("build", "report"):
+        made = subprocess.run(
+            [sys.executable, "-m", "comparison", step, "--study", study.name],
+            cwd=ROOT,
+            check=False,
+        )
+        if made.returncode:
+            return
+
+
+def publish(study: Study) -> None:
+    """Copy the study's PDF to where the report is looked for."""
+    made = ROOT / study.results_dir / "report.pdf"
+    if not made.exists():
+        return
+    if not products.REPORT.exists() or products.REPORT.read_bytes() != made.read_bytes():
+        shutil.copyfile(made, products.REPORT)
+
+
+def _advice(study: Study, failures: list[Failure]) -> str:
+    if failures:
+        return f"{len(failures)} failed; the PDF says what; the same command goes on from here"
+    return f"see {study.results_dir}/logs/snakemake.log; the same command goes on from here"
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the two subcommands."""
+    parser = argparse.ArgumentParser(prog="python -m workflow.launch", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    whole = commands.add_parser("report", help="run a study and make its report")
+    one = commands.add_parser("claim", help="run the jobs of one claim again")
+    one.add_argument("identifier", metavar="ID", help="e.g. C2")
+    for command in (whole, one):
+        command.add_argument("--study", default="quick", help=", ".join(known_studies()))
+        command.add_argument("--cores", type=int, default=available_cores())
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a user's mistake becomes one sentence and exit status 2."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        study = load_study(arguments.study)
+        if arguments.cores < 1:
+            raise StudyError(f"--cores is {arguments.cores}; give a whole number of at least 1")
+        if arguments.command == "claim":
+            return claim(arguments.identifier, study, arguments.cores)
+        return report(study, arguments.cores)
+    except StudyError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
