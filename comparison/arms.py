@@ -38,7 +38,9 @@ def build(arm: str, network: str, num_classes: int = OFFICIAL_CLASSES) -> nn.Mod
         return build_network(network, num_classes=num_classes)
     model = reference.build(network)
     if num_classes != OFFICIAL_CLASSES:
-        model.classifier = nn.Linear(model.classifier.in_features, num_classes)
+        last = model.get_submodule("classifier")
+        assert isinstance(last, nn.Linear)
+        model.add_module("classifier", nn.Linear(last.in_features, num_classes))
     return model
 
 

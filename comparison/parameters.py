@@ -4,7 +4,6 @@ papermill sets whatever it is told to and only warns about a name that the noteb
 of hours on a misspelled parameter is what this module prevents.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +107,7 @@ def _check_one(name: str, value: Any, kind: type) -> None:
         raise UserError(f"parameter {name} is {value!r}; give a value of type {kind.__name__}")
     if name in CHOICES and value not in CHOICES[name]:
         raise UserError(f"{name} {value!r} is unknown; use one of {', '.join(CHOICES[name])}")
-    if kind in (int, float) and not (math.isfinite(value) and value >= SMALLEST.get(name, 0)):
+    if isinstance(value, int | float) and not value >= SMALLEST.get(name, 0):
         raise UserError(
             f"parameter {name} is {value}; give a number of at least {SMALLEST.get(name, 0)}"
         )
