@@ -67,6 +67,13 @@ class Settings:
         del chosen["results_dir"]
         return chosen
 
+    def command(self) -> str:
+        """Return the call that runs the notebook with these parameters, folders left out."""
+        pairs = " ".join(
+            f"-p {name} {value}" for name, value in self.decisive().items() if value != ""
+        )
+        return f"papermill notebooks/{self.notebook}.ipynb OUT.ipynb {pairs}"
+
 
 def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     """Check a notebook's variables and freeze them.

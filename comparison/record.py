@@ -126,6 +126,7 @@ def new_record(
     verdict: dict[str, str],
     wall_s: float,
     parameters: dict[str, Any],
+    command: str = "",
 ) -> dict[str, Any]:
     """Assemble a record, adding when, where and from which source it was made.
 
@@ -141,6 +142,7 @@ def new_record(
         verdict: ``outcome`` (one of `OUTCOMES`) and ``reason``.
         wall_s: Seconds the run took.
         parameters: Everything that decides the outcome; hashed as the configuration.
+        command: What makes this record again; by default how this process was started.
 
     Raises:
         RecordError: The parts do not make a valid record.
@@ -158,7 +160,7 @@ def new_record(
         "tables": tables,
         "expectations": expectations,
         "verdict": verdict,
-        "provenance": provenance(wall_s),
+        "provenance": provenance(wall_s, command),
     }
     sealed = {**record, "sha256": _digest(record)}
     _validate(sealed, f"the record {case}/{run_id}")
@@ -230,7 +232,7 @@ def read_records(results_dir: str | Path) -> list[dict[str, Any]]:
     return [read_record(path) for path in sorted(paths)]
 
 
-def provenance(wall_s: float) -> dict[str, Any]:
+def provenance(wall_s: float, command: str = "") -> dict[str, Any]:
     """Say on what, from which source and how a result was made; paths are left out."""
     return {
         **source_state(),
@@ -244,7 +246,7 @@ def provenance(wall_s: float) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "jobs": int(os.environ.get("STUDY_JOBS", "1")),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
-        "command": _command(),
+        "command": command or _command(),
         "wall_s": wall_s,
         "peak_memory_mib": _peak_memory_mib(),
     }

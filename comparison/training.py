@@ -8,7 +8,6 @@ import hashlib
 import os
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -51,6 +50,7 @@ def run(settings: Settings) -> dict[str, Any]:
     model = arms.build_from_seed(settings.arm, settings.network, dataset.num_classes, settings.seed)
     run_id = f"{settings.network}.{dataset.name}.{settings.arm}.seed{settings.seed}"
     folder = settings.results_dir / "checkpoints" / run_id
+    start_sha256 = _digest(model)
     result = train(model, dataset, config, seed=settings.seed, out_dir=folder, device=device)
     save_tensors(arms.official_state(model), folder / WEIGHTS)
     exchanged = exchange(model, settings.arm, settings.network, dataset, device)
@@ -58,8 +58,13 @@ def run(settings: Settings) -> dict[str, Any]:
         case="training",
         run_id=run_id,
         claim_ids=["C8", "C9", "C11"],
-        subject={"network": settings.network, "arm": settings.arm, "seed": settings.seed},
-        inputs=_inputs(dataset, model, folder / WEIGHTS),
+        subject={
+            "network": settings.network,
+            "arm": settings.arm,
+            "seed": settings.seed,
+            "device": str(device),
+        },
+        inputs=_inputs(dataset, model, start_sha256),
         measurements=_measurements(result, exchanged),
         tables={
             "epochs": result.history,
@@ -74,6 +79,7 @@ def run(settings: Settings) -> dict[str, Any]:
         verdict=_verdict(exchanged),
         wall_s=time.perf_counter() - started,
         parameters={**settings.decisive(), "recipe": asdict(config), **_study(settings)},
+        command=settings.command(),
     )
 
 
@@ -100,7 +106,15 @@ def _decoding_threads(device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(MAX_DECODING_THREADS, os.cpu_count() or 1)
 
 
-def _inputs(dataset: Dataset, model: nn.Module, weights: Path) -> dict[str, Any]:
+def _digest(model: nn.Module) -> str:
+    """Hash all parameters and buffers by official name: equal digests are equal bits."""
+    total = hashlib.sha256()
+    for name, tensor in arms.official_state(model).items():
+        total.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _inputs(dataset: Dataset, model: nn.Module, start_sha256: str) -> dict[str, Any]:
     return {
         "reference": {
             **reference.identity(),
@@ -119,7 +133,8 @@ def _inputs(dataset: Dataset, model: nn.Module, weights: Path) -> dict[str, Any]
         "weights": {
             "source": "start weights drawn by the reproduction from the seed, shared by both arms",
             "parameters": sum(tensor.numel() for tensor in model.parameters()),
-            "final_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "start_sha256": start_sha256,
+            "final_sha256": _digest(model),
         },
     }
 

@@ -1,4 +1,3 @@
-
 from reference.errors import ReferenceUnavailable
 from reference.loader import build, identity
 from reference.recorded import load_trace

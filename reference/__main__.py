@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reference import fetch, store
+from reference import audit, fetch, recorded, store
 from reference.errors import ReferenceUnavailable
-from reference.loader import SOURCES, identity
+from reference.loader import SOURCES, build, identity
 from reference.pins import load_pins
 
-REPOSITORY_ROOT = Path(__file__).parent.parent
+USUAL_SHAPE = (2, 3, 64, 64)  # for a network of which no trace is shipped
 
 
 def print_status(arguments: argparse.Namespace) -> int:
@@ -48,20 +48,30 @@ def run_record(arguments: argparse.Namespace) -> int:
     """Record a trace of the reference; hold it to the shipped one, or write it to a file."""
     from reference import record  # torch is needed here and nowhere else
 
-    shape = arguments.input_shape or shape_of(arguments.network)
+    expected = None if arguments.out else recorded.load_trace(arguments.network)
     model = build(arguments.network, source=arguments.source)
+    shape = shape_of(arguments.network)
     rows = record.trace(model, shape)
     label = identity(arguments.source, arguments.network)["label"]
     print(f"{arguments.network} by {label}: {len(rows)} rows, input {shape}")
-    if arguments.out is not None:
+    if expected is None:
         recorded.write_rows(arguments.out, rows)
         print(f"written to {arguments.out}")
         return 0
-    comparison = recorded.compare(rows, recorded.load_trace(arguments.network))
+    comparison = recorded.compare(rows, expected)
     for phase in recorded.summarize(comparison):
-        print("{phase:<8} {rows:>5} rows  {failures} fail  worst {worst_relative_error:.1e}"
-              "  bound {bound:.0e}  {worst_key}".format(**phase))
+        print(
+            "{phase:<8} {rows:>5} rows  {failures} fail  worst {worst_relative_error:.1e}"
+            "  bound {bound:.0e}  {worst_key}".format(**phase)
+        )
     return 0 if all(row["passes"] for row in comparison) else 1
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """Print the clean-room audit; exit status 1 above a limit."""
+    result = audit.run()
+    print(*audit.lines_of(result), sep="\n")
+    return 0 if result["passes"] else 1
 
 
 def shape_of(network: str) -> tuple[int, ...]:
@@ -77,6 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what is there, and which reference will run")
     status.set_defaults(run=print_status)
     add_fetch(commands)
+    add_record(commands)
+    audit_parser = commands.add_parser("audit", help="how much text reproduction/ shares with it")
+    audit_parser.set_defaults(run=run_audit)
     return parser
 
 
@@ -93,6 +106,15 @@ def add_fetch(commands: argparse._SubParsersAction) -> None:
         "--if-absent", action="store_true", help="do not repeat a download that failed before"
     )
     parser.set_defaults(run=run_fetch)
+
+
+def add_record(commands: argparse._SubParsersAction) -> None:
+    """Describe `record`."""
+    parser = commands.add_parser("record", help="record a trace and hold it to the shipped one")
+    parser.add_argument("network", help="official name, such as cls_hrnet_w18_small_v1")
+    parser.add_argument("--source", choices=SOURCES, default="auto")
+    parser.add_argument("--out", type=Path, help="write the trace to this .npz file instead")
+    parser.set_defaults(run=run_record)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

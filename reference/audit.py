@@ -31,14 +31,43 @@ RECORD = REPOSITORY_ROOT / "results/standard/records/audit/all.json"
 
 # Networks written by different teams: each of torchvision's with each of timm's.
 TORCHVISION_CONTROLS = (
-    "convnext densenet efficientnet googlenet maxvit mnasnet mobilenetv2 mobilenetv3 regnet "
-    "shufflenetv2 squeezenet vision_transformer"
-).split()
+    "convnext",
+    "densenet",
+    "efficientnet",
+    "googlenet",
+    "maxvit",
+    "mnasnet",
+    "mobilenetv2",
+    "mobilenetv3",
+    "regnet",
+    "shufflenetv2",
+    "squeezenet",
+    "vision_transformer",
+)
 TIMM_CONTROLS = (
-    "byobnet cspnet efficientnet maxxvit mobilenetv3 nfnet vision_transformer vovnet"
-).split()
+    "byobnet",
+    "cspnet",
+    "efficientnet",
+    "maxxvit",
+    "mobilenetv3",
+    "nfnet",
+    "vision_transformer",
+    "vovnet",
+)
 # Files of timm that say in their own headers that they come from this file of torchvision.
 COPIES = {"densenet": "densenet", "vgg": "vgg", "inception": "inception_v3"}
+# timm's HRNet, which says the same of the official classification network.
+OFFICIAL_FILE, STANDIN_FILE = "lib/models/cls_hrnet.py", "models/hrnet.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One HRNet source; `content` is None where it was not fetched."""
+
+    reference: str
+    path: str
+    sha256: str
+    content: bytes | None
 
 
 @dataclass(frozen=True)
@@ -90,16 +119,14 @@ def measure(
     pins, limits = pins or load_pins(), read_limits()
     own = read_own(Path(reproduction_dir))
     earlier = recorded_rows(recorded)
-    files = [
-        source_row(name, path, sha256, content, own, earlier, limits)
-        for name, path, sha256, content in sources(pins)
-    ]
+    found = list(sources(pins))
+    files = [source_row(source, own, earlier, limits) for source in found]
     return {
         "ngram": NGRAM,
         "limits": {"longest_run": limits.longest_run, "share": limits.share},
         "own": describe(own),
         "files": files,
-        "controls": measure_controls(),
+        "controls": [*measure_controls(), *known_copy(found)],
         "passes": all(row["passes"] is not False for row in files),
     }
 
@@ -133,20 +160,24 @@ def describe(own: dict[str, Tokens]) -> dict[str, Any]:
     return {"files": len(own), "tokens": count, "sha256": digest.hexdigest()}
 
 
-def sources(pins: Pins) -> Iterator[tuple[str, str, str, bytes | None]]:
-    """Yield (name, path, sha256, content or None if absent) of each Python source, verified."""
+def sources(pins: Pins) -> Iterator[Source]:
+    """Yield every pinned Python file and the stand-in's, those that are there verified."""
     for repository in pins.repositories:
         for pin in repository.files:
             if pin.path.endswith(".py"):
-                place = store.OFFICIAL / repository.key / pin.path
-                there = place.is_file()
-                content = (
-                    store.read_verified(repository, pin.path, store.OFFICIAL) if there else None
+                content = None
+                if (store.OFFICIAL / repository.key / pin.path).is_file():
+                    content = store.read_verified(repository, pin.path, store.OFFICIAL)
+                yield Source(
+                    reference=repository.key, path=pin.path, sha256=pin.sha256, content=content
                 )
-                yield repository.key, pin.path, pin.sha256, content
     standin = pins.standin
-    content = store.standin_file(standin).read_bytes()
-    yield f"{standin.package} {standin.version}", standin.file, standin.sha256, content
+    yield Source(
+        reference=f"{standin.package} {standin.version}",
+        path=standin.file,
+        sha256=standin.sha256,
+        content=store.standin_file(standin).read_bytes(),
+    )
 
 
 def recorded_rows(record: Path | None) -> dict[str, dict]:
@@ -168,20 +199,18 @@ def recorded_rows(record: Path | None) -> dict[str, dict]:
 
 
 def source_row(
-    name: str,
-    path: str,
-    sha256: str,
-    content: bytes | None,
-    own: dict[str, Tokens],
-    earlier: dict[str, dict],
-    limits: Limits,
+    source: Source, own: dict[str, Tokens], earlier: dict[str, dict], limits: Limits
 ) -> dict[str, Any]:
     """Make the row of one source: measured, or recorded, or not run."""
-    row: dict[str, Any] = {"reference": name, "path": path, "sha256": sha256}
-    if content is not None:
-        row |= {**measure_source(tokens_of(content.decode()), own), "source": "measured"}
-    elif sha256 in earlier:
-        row |= {**earlier[sha256], "source": "recorded"}
+    row: dict[str, Any] = {
+        "reference": source.reference,
+        "path": source.path,
+        "sha256": source.sha256,
+    }
+    if source.content is not None:
+        row |= {**measure_source(tokens_of(source.content.decode()), own), "source": "measured"}
+    elif source.sha256 in earlier:
+        row |= {**earlier[source.sha256], "source": "recorded"}
     else:
         empty = dict.fromkeys(("tokens", "longest_run", "where", "share"))
         return {**row, **empty, "source": "not run", "passes": None}
@@ -211,8 +240,7 @@ def measure_controls() -> list[dict[str, Any]]:
 
     Returns:
         A dict for each pair: `first`, `second`, `kind` (`independent` or `copy`), `longest_run`,
-        `share`. timm's HRNet, which says that it comes from the official one, is a copy too where
-        the official file is there.
+        `share`.
     """
     pairs = [
         ("independent", f"torchvision/models/{first}.py", f"timm/models/{second}.py")
@@ -228,7 +256,19 @@ def measure_controls() -> list[dict[str, Any]]:
 
 def control_row(kind: str, first: str, second: str) -> dict[str, Any]:
     """Measure one pair of installed files."""
-    one, two = installed_tokens(first), installed_tokens(second)
+    return compare_pair(kind, first, installed_tokens(first), second, installed_tokens(second))
+
+
+def known_copy(found: Iterable[Source]) -> Iterator[dict[str, Any]]:
+    """Measure the copy that matters most: the stand-in comes from the official file."""
+    there = {source.path: source.content for source in found if source.content is not None}
+    if OFFICIAL_FILE in there and STANDIN_FILE in there:
+        first, second = (tokens_of(there[path].decode()) for path in (OFFICIAL_FILE, STANDIN_FILE))
+        yield compare_pair("copy", OFFICIAL_FILE, first, f"timm/{STANDIN_FILE}", second)
+
+
+def compare_pair(kind: str, first: str, one: Tokens, second: str, two: Tokens) -> dict[str, Any]:
+    """Make the row of one control pair."""
     return {
         "first": first,
         "second": second,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,10 +135,8 @@ def last_failure(official: Path) -> str | None:
 def _remember_failure(reason: str, official: Path) -> None:
     tried = datetime.now(UTC).isoformat(timespec="seconds")
     content = json.dumps({"tried_utc": tried, "reason": reason}, indent=2) + "\n"
-    try:
+    with suppress(OSError):  # only a memory: without it --if-absent waits for the network again
         store.write_atomically(_failure_path(official), content.encode())
-    except OSError:
-        pass  # only a memory: without it the next --if-absent waits for the network once more
 
 
 def _failure_path(official: Path) -> Path:

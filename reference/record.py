@@ -10,6 +10,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from reference.recorded import compare, load_trace, recorded_networks, summarize
 __all__ = ["compare", "fill", "load_trace", "recorded_networks", "rng", "summarize", "trace"]
 
 TRACED_LAYERS = (nn.Conv2d, _BatchNorm, nn.Linear)
-STEP = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+STEP: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 SAMPLES = 8
 
 NameOf = Callable[[str], str]
@@ -77,9 +78,7 @@ def row(name: str, tensor: Tensor) -> np.ndarray:
     return np.concatenate([np.array(head, dtype=np.float64), values[positions]])
 
 
-def trace(
-    model: nn.Module, input_shape: Sequence[int], *, name_of: NameOf = same_name
-) -> Rows:
+def trace(model: nn.Module, input_shape: Sequence[int], *, name_of: NameOf = same_name) -> Rows:
     """Record forward, loss, gradients, buffers and one optimizer step of a network.
 
     The model is copied first: its weights, mode and precision stay as they are.
@@ -148,7 +147,11 @@ def training_rows(model: nn.Module, images: Tensor, name_of: NameOf) -> Rows:
     buffers = {name_of(key): value for key, value in model.named_buffers()}
     statistics = {k: v for k, v in buffers.items() if k.endswith(("running_mean", "running_var"))}
     gradients = {key: gradient_of(value) for key, value in parameters.items()}
-    rows = {"loss": row("loss", loss), **rows_of("grad", gradients), **rows_of("buffer", statistics)}
+    rows = {
+        "loss": row("loss", loss),
+        **rows_of("grad", gradients),
+        **rows_of("buffer", statistics),
+    }
     optimizer.step()
     return {**rows, **rows_of("step", parameters)}
 

@@ -69,7 +69,7 @@ def load_trace(network: str, folder: Path = TRACES) -> Trace:
     index = recorded_networks(folder)
     if network not in index:
         raise ReferenceUnavailable(
-            f"no trace of {network!r} is recorded; there are {', '.join(index)}"
+            f"no trace of {network!r} is recorded here; there are {', '.join(index)}"
         )
     entry = index[network]
     rows = read_rows(folder / f"{network}.npz")
@@ -126,9 +126,7 @@ def compare(measured: Mapping[str, np.ndarray], recorded: Trace) -> list[dict]:
     gradients = [row[LARGEST] for key, row in recorded.rows.items() if key.startswith("grad/")]
     typical_gradient = float(np.median(gradients)) if gradients else math.inf
     keys = [*recorded.rows, *(key for key in measured if key not in recorded.rows)]
-    return [
-        _compare_row(key, measured.get(key), recorded, typical_gradient) for key in keys
-    ]
+    return [_compare_row(key, measured.get(key), recorded, typical_gradient) for key in keys]
 
 
 def _compare_row(

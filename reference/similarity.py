@@ -13,6 +13,7 @@ import io
 import keyword
 import tokenize
 from dataclasses import dataclass
+from token import EXACT_TOKEN_TYPES
 
 NGRAM = 12  # about one statement: at 8, unrelated networks share a third; at 20, edits hide copies
 
@@ -38,14 +39,15 @@ def tokens_of(source: str) -> Tokens:
     >>> tokens_of("a = b + 1  # why").codes == tokens_of("x = (y + 2)").codes
     True
     """
-    tree = ast.fix_missing_locations(_Normalizer().visit(ast.parse(source)))
-    text = ast.unparse(tree)
+    tree = ast.parse(source)
+    _Normalizer().visit(tree)
+    text = ast.unparse(ast.fix_missing_locations(tree))
     owners = _owners(text)
     codes, places = bytearray(), []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         kind = _kind(token)
         if kind is not None:
-            codes.append(_code(kind))
+            codes.append(_CODES[kind])
             places.append(owners.get(token.start[0], "module"))
     return Tokens(codes=bytes(codes), owners=tuple(places))
 
@@ -146,7 +148,7 @@ def _is_data(node: ast.AST | None) -> bool:
 
 def _owners(text: str) -> dict[int, str]:
     """For each line, the name of the innermost function or class around it."""
-    owners = {}
+    owners: dict[int, str] = {}
     for node in ast.walk(ast.parse(text)):  # outer nodes come before inner ones
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             owners |= dict.fromkeys(range(node.lineno, (node.end_lineno or 0) + 1), node.name)
@@ -164,11 +166,6 @@ def _kind(token: tokenize.TokenInfo) -> str | None:
     return {tokenize.NUMBER: "NUM", tokenize.STRING: "STR"}.get(token.type)
 
 
-_CODES = {kind: code for code, kind in enumerate([*KINDS, *keyword.kwlist])}
-_OPERATORS = "+ - * / // % ** @ << >> & | ^ ~ := < > <= >= == != ( ) [ ] { } , : . ; = -> += -= *= "
-_OPERATORS += "/= //= %= @= &= |= ^= >>= <<= **= ... !"
-_CODES |= {op: len(_CODES) + i for i, op in enumerate(_OPERATORS.split())}
-
-
-def _code(kind: str) -> int:
-    return _CODES[kind]
+_CODES = {
+    kind: code for code, kind in enumerate([*KINDS, *keyword.kwlist, *sorted(EXACT_TOKEN_TYPES)])
+}
