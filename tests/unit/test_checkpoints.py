@@ -1,0 +1,137 @@
+"""Official names, and files that do or do not fit."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from reproduction import NETWORKS, ClassificationNetwork, UserError, build_network
+from reproduction.checkpoints import (
+    load_checkpoint,
+    official_name,
+    our_name,
+    save_checkpoint,
+    to_official,
+)
+
+NAME = "cls_hrnet_w18_small_v1"
+
+
+@pytest.fixture
+def network() -> ClassificationNetwork:
+    """Return the smallest network."""
+    torch.manual_seed(0)
+    return build_network(NAME)
+
+
+def random_state(network: ClassificationNetwork) -> dict[str, torch.Tensor]:
+    """Return a state under official names that differs from the network's in every tensor."""
+    torch.manual_seed(1)
+    state = to_official(network.state_dict())
+    return {name: torch.rand(value.shape).to(value.dtype) + 1 for name, value in state.items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_name_table_is_a_bijection(name: str) -> None:
+    with torch.device("meta"):
+        ours = list(build_network(name).state_dict())
+    official = [official_name(key) for key in ours]
+    assert len(set(official)) == len(ours)
+    assert [our_name(key) for key in official] == ours
+
+
+@pytest.mark.parametrize("name", ["backbone.stage5.0.conv", "fc.weight", "", "stage2.0.branches"])
+def test_a_name_outside_the_table_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="fits no line of the name table"):
+        our_name(name)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model."])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_official_files_load(
+    network: ClassificationNetwork, tmp_path: Path, prefix: str, wrapped: bool
+) -> None:
+    state = {prefix + name: value for name, value in random_state(network).items()}
+    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "w.pth")
+    load_checkpoint(network, tmp_path / "w.pth")
+    for name, value in to_official(network.state_dict()).items():
+        assert torch.equal(value, state[prefix + name])
+
+
+@pytest.mark.parametrize("naming", ["official", "ours"])
+def test_what_is_saved_loads(network: ClassificationNetwork, tmp_path: Path, naming: str) -> None:
+    save_checkpoint(network, tmp_path / "w.safetensors", naming)
+    other = build_network(NAME)
+    load_checkpoint(other, tmp_path / "w.safetensors")
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name])
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_misfits_are_named_and_nothing_is_loaded(
+    network: ClassificationNetwork, tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = random_state(network)
+    classifier = state.pop("classifier.weight")
+    cases = {
+        "missing classifier.weight": state,
+        "unexpected fc.weight": {**state, "classifier.weight": classifier, "fc.weight": classifier},
+        r"classifier.weight is \(10, 2048\), expected \(1000, 2048\)": {
+            **state,
+            "classifier.weight": classifier[:10],
+        },
+        "and 548 more": {"conv1.weight": state["conv1.weight"]},
+    }
+    for said, content in cases.items():
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(UserError, match=said):
+            load_checkpoint(network, tmp_path / "w.pth")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+class Harmful:
+    """What a malicious file would hold: code that runs when it is unpickled."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (setattr, (Harmful, "ran", True))
+
+
+def test_nothing_in_a_file_is_executed(network: ClassificationNetwork, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"conv1.weight": Harmful()}))
+    with pytest.raises(UserError, match="damaged or holds more than tensors"):
+        load_checkpoint(network, tmp_path / "w.pth")
+    assert not Harmful.ran
+
+
+@pytest.mark.parametrize("file", ["w.pth", "w.safetensors"])
+def test_damaged_and_missing_files_get_a_sentence(
+    network: ClassificationNetwork, tmp_path: Path, file: str
+) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_checkpoint(network, tmp_path / file)
+    state = random_state(network)
+    if file.endswith("pth"):
+        torch.save(state, tmp_path / file)
+    else:
+        save_checkpoint(network, tmp_path / file)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cannot be read as a weights file"):
+        load_checkpoint(network, tmp_path / file)
+
+
+def test_a_file_without_a_state_dict_gets_a_sentence(
+    network: ClassificationNetwork, tmp_path: Path
+) -> None:
+    torch.save([1, 2, 3], tmp_path / "w.pth")
+    with pytest.raises(UserError, match="holds no state dict"):
+        load_checkpoint(network, tmp_path / "w.pth")
+
+
+def test_an_unknown_naming_is_refused(network: ClassificationNetwork, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="use official or ours"):
+        save_checkpoint(network, tmp_path / "w.safetensors", "timm")

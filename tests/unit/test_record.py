@@ -1,0 +1,114 @@
+"""Records: what is written is read back, what was touched is refused."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comparison import record as records
+from comparison.record import RecordError, measurement, new_record, read_record, write_record
+
+
+def example(**changes: Any) -> dict[str, Any]:
+    """Make a small valid record."""
+    content: dict[str, Any] = {
+        "case": "speed",
+        "run_id": "cls_hrnet_w18",
+        "claim_ids": ["C10"],
+        "subject": {"network": "cls_hrnet_w18"},
+        "inputs": {},
+        "measurements": [measurement("ratio", 1.5, "ratio", n=3, ci_low=1.25, ci_high=1.75)],
+        "tables": {"rounds": [{"round": 1, "ratio": 1.5}]},
+        "expectations": [],
+        "verdict": {"outcome": "undecided", "reason": "an example"},
+        "wall_s": 1.0,
+        "parameters": {"network": "cls_hrnet_w18", "seed": 0},
+    }
+    return new_record(**{**content, **changes})
+
+
+def test_a_record_survives_the_disk(tmp_path: Path) -> None:
+    record = example()
+    path = write_record(tmp_path, record)
+    assert path == tmp_path / "records" / "speed" / "cls_hrnet_w18.json"
+    assert read_record(path) == record
+    assert records.read_records(tmp_path) == [record]
+
+
+def test_provenance_names_source_software_and_machine() -> None:
+    found = example()["provenance"]
+    assert len(found["commit"]) == 40
+    assert isinstance(found["dirty"], bool)
+    for name in ("python", "torch", "numpy", "cpu", "threads", "jobs", "omp_wait_policy"):
+        assert found[name]
+    assert str(Path.home()) not in json.dumps(found)
+
+
+@pytest.mark.parametrize("change", [1.5000000001, None, "1.5"])
+def test_an_edited_number_is_noticed(tmp_path: Path, change: Any) -> None:
+    path = write_record(tmp_path, example())
+    content = json.loads(path.read_text())
+    content["measurements"][0]["value"] = change
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="was changed after it was written"):
+        read_record(path)
+
+
+def test_damaged_and_misplaced_records_get_a_sentence(tmp_path: Path) -> None:
+    path = write_record(tmp_path, example())
+    other = path.with_name("cls_hrnet_w30.json")
+    other.write_bytes(path.read_bytes())
+    with pytest.raises(RecordError, match="wrong place: it is speed/cls_hrnet_w18"):
+        read_record(other)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordError, match="cannot be read as a record"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"case": "opinion"},
+        {"run_id": "../up"},
+        {"claim_ids": ["claim one"]},
+        {"verdict": {"outcome": "passed", "reason": ""}},
+        {"measurements": [{"name": "ratio", "value": 1.0}]},
+        {"tables": {"rounds": [1, 2]}},
+    ],
+)
+def test_an_invalid_record_is_not_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RecordError, match="is no valid record"):
+        example(**wrong)
+
+
+def test_numbers_that_are_not_finite_become_null() -> None:
+    assert measurement("loss", float("nan"), "nats")["value"] is None
+
+
+def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_record(tmp_path, example())
+    before = path.read_bytes()
+
+    def full(self: Path, *_: Any, **__: Any) -> None:
+        self.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(RecordError, match="No space left on device"):
+        write_record(tmp_path, example(wall_s=2.0))
+    assert path.read_bytes() == before
+    assert [path.name for path in path.parent.iterdir()] == ["cls_hrnet_w18.json"]
+
+
+def test_the_standard_study_refuses_changed_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"commit": "0" * 40, "dirty": True, "lock_sha256": ""}
+    monkeypatch.setattr(records, "source_state", lambda: state)
+    with pytest.raises(RecordError, match="records of committed source only"):
+        write_record(tmp_path / "standard", example())
+    assert write_record(tmp_path / "quick", example()).exists()
+    monkeypatch.setattr(records, "source_state", lambda: {**state, "dirty": False})
+    assert write_record(tmp_path / "standard", example()).exists()
