@@ -60,12 +60,9 @@ def build_network(
 def initialize(network: nn.Module) -> None:
     """Draw start weights in place, as the official classification factory does.
 
-    Convolution weights are Kaiming-normal (fan out, ReLU); batch normalization starts as the
-    identity; convolution biases and the classifier keep PyTorch's default.
+    Convolution weights are Kaiming-normal (fan out, ReLU). Everything else keeps what PyTorch's
+    layers start with, which is also what the official networks start with: batch normalization as
+    the identity, convolution biases and the classifier uniform within 1 / sqrt(fan in).
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+    for convolution in (module for module in network.modules() if isinstance(module, nn.Conv2d)):
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
