@@ -17,13 +17,14 @@ USUAL_SHAPE = (2, 3, 64, 64)  # for a network of which no trace is shipped
 
 def print_status(arguments: argparse.Namespace) -> int:
     """Print what is there of each pinned repository, and which reference will run."""
-    for pin in load_pins().repositories:
+    pins = load_pins()
+    for pin in pins.repositories:
         found = store.presence(pin, store.OFFICIAL)
         print(f"{found.state:<11}{pin.key}  ({pin.license}, {len(pin.files)} files)")
     failure = fetch.last_failure(store.OFFICIAL)
     if failure:
         print(f"last download failed: {failure}")
-    chosen = identity()
+    chosen = identity(network=next(iter(pins.networks)))
     print(f"reference for classification: {chosen['label']}, {chosen['license']}")
     print(f"  defined by a file of SHA-256 {chosen['sha256']}")
     for shim in chosen["shims"] or ["none"]:

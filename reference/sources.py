@@ -169,4 +169,5 @@ def within(limit_s: float, work: Callable[[], bytes]) -> bytes:
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answered {error.code}"
-    return str(getattr(error, "reason", error)) or type(error).__name__
+    cause = getattr(error, "reason", error)
+    return getattr(cause, "strerror", None) or str(cause) or type(error).__name__
