@@ -38,7 +38,7 @@ class NetworkConfig:
 
 
 def _small_v1() -> NetworkConfig:
-    # The "W18" of its name notwithstanding, the official file sets width 16 (DEVIATIONS.md).
+    # The "W18" of its name notwithstanding, the official file sets width 16 (D7).
     return NetworkConfig(
         name="cls_hrnet_w18_small_v1",
         width=16,
@@ -92,10 +92,9 @@ def _cited(default: Any, *, paper: str, reference: str, source: str) -> Any:
 class TrainConfig:
     """The ImageNet classification recipe (TPAMI'20 appendix B; official yaml files, section TRAIN).
 
-    ``milestones`` are fractions of the run, so that a shortened run keeps the shape of the
-    published schedule. The learning rate is set at the start of an epoch from the epoch's index:
-    the published schedule (30/60/90), not the one that the official script follows on a current
-    PyTorch (29/59/89).
+    ``milestones`` are shares of the run's steps, so that a shortened run keeps the shape of the
+    published schedule (epochs 30, 60 and 90 of 100), which the official script no longer follows
+    on a current PyTorch (D4).
     """
 
     learning_rate: float = _cited(

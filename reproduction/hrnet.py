@@ -73,7 +73,7 @@ class Fusion(nn.ModuleList):
 
     A path is the identity on the stream itself, strided 3x3 convolutions downwards, and a 1x1
     convolution followed by nearest-neighbor upsampling to the size of the target upwards
-    (DEVIATIONS.md: the paper writes bilinear upsampling, then the convolution).
+    (D1, D2: the paper writes bilinear upsampling, then the convolution; D3: any image size).
     """
 
     def __init__(self, widths: tuple[int, ...], target: int) -> None:
