@@ -1,0 +1,119 @@
+"""What the paper says, what the reference does, what we do, and how much it matters.
+
+`differences.toml` holds the statements and DEVIATIONS.md the prose, under the same D-numbers. The
+effects are measured here each time: a statement that no longer holds makes the record fail.
+"""
+
+import time
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import reference
+from comparison.effects import networks, recipe
+from comparison.effects.subjects import Effect, Subjects
+from comparison.record import measurement, new_record
+from reproduction import TrainConfig
+
+STATEMENTS = Path(__file__).with_name("differences.toml")
+
+
+@cache
+def statements() -> dict[str, dict[str, str]]:
+    """Read the statements, by D-number."""
+    return tomllib.loads(STATEMENTS.read_text(encoding="utf-8"))
+
+
+def measurable(
+    subjects: Subjects, sizes: list[dict[str, Any]], drops: list[dict[str, Any]]
+) -> dict[str, Callable[[], Effect]]:
+    """Say for each D-number that has a measured effect how it is measured.
+
+    Args:
+        subjects: Both arms.
+        sizes: Rows of `networks.sizes_table`.
+        drops: Rows of `recipe.schedule_table`.
+    """
+    return {
+        "D1": lambda: networks.interpolation(subjects),
+        "D2": lambda: networks.convolution_order(subjects.seed),
+        "D3": lambda: networks.input_sizes(sizes),
+        "D4": lambda: recipe.schedule(drops),
+        "D5": recipe.accuracy_view,
+        "D6": lambda: networks.class_count(subjects),
+        "D7": recipe.width_of_small,
+        "D8": lambda: recipe.batch_and_rate(TrainConfig()),
+        "D9": lambda: recipe.cost_convention(subjects.network),
+        "D10": lambda: networks.head_biases(subjects),
+        "D11": lambda: networks.batch_of_one(subjects),
+        "D12": lambda: networks.list_mutation(subjects),
+        "D13": lambda: networks.missing_checkpoint(subjects),
+        "D16": recipe.published_twice,
+        "D17": lambda: networks.weight_names(subjects),
+    }
+
+
+def row(number: str, statement: dict[str, str], effect: Effect | None) -> dict[str, Any]:
+    """Lay one difference out; one without a measurable effect is not comparable."""
+    outcome = "not comparable"
+    if effect is not None:
+        outcome = "explained difference" if effect.holds else "not reproduced"
+    return {
+        "id": number,
+        **{name: statement[name] for name in ("title", "paper", "reference", "reproduction")},
+        "effect": effect.what if effect else "not measured",
+        "value": effect.value if effect else None,
+        "unit": effect.unit if effect else "",
+        "verdict": outcome,
+        "source": statement["source"],
+    }
+
+
+def judge(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Fail if a documented difference is not as documented."""
+    failed = [entry["id"] for entry in rows if entry["verdict"] == "not reproduced"]
+    if failed:
+        reason = f"no longer as documented: {', '.join(failed)}"
+        return {"outcome": "not reproduced", "reason": reason}
+    measured = sum(entry["verdict"] == "explained difference" for entry in rows)
+    reason = f"{measured} of {len(rows)} differences measured, all as documented"
+    return {"outcome": "explained difference", "reason": reason}
+
+
+def run(settings: Any) -> dict[str, Any]:
+    """Measure every documented difference that can be measured in seconds.
+
+    Args:
+        settings: Checked parameters of notebook 05 (`comparison.parameters.check`).
+
+    Returns:
+        The record: tables ``differences``, ``sizes`` (D3) and ``schedule`` (D4).
+    """
+    started = time.perf_counter()
+    subjects = Subjects(settings.network, settings.seed)
+    sizes, drops = networks.sizes_table(subjects), recipe.schedule_table(TrainConfig())
+    effects = {n: measure() for n, measure in measurable(subjects, sizes, drops).items()}
+    rows = [row(n, statement, effects.get(n)) for n, statement in statements().items()]
+    return new_record(
+        case="differences",
+        run_id="all",
+        claim_ids=["C13"],
+        subject={"network": settings.network, "seed": settings.seed},
+        inputs={"reference": reference.identity()},
+        measurements=[measurement(n, effect.value, effect.unit) for n, effect in effects.items()],
+        tables={"differences": rows, "sizes": sizes, "schedule": drops},
+        expectations=[
+            {
+                "name": "every measured difference is as documented",
+                "value": True,
+                "source": "DEVIATIONS.md",
+                "tolerance": "none",
+                "reason": "a difference that has gone or was never there is a finding",
+            }
+        ],
+        verdict=judge(rows),
+        wall_s=time.perf_counter() - started,
+        parameters=settings.decisive(),
+    )

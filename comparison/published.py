@@ -1,0 +1,57 @@
+"""Published figures, as printed, and the one rule by which a measured value meets them.
+
+A printed number stands for every value that rounds to it: 23.2 means 23.15 to 23.25.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+PUBLISHED = Path(__file__).with_name("published.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One printed number: who printed it, what it counts, its digits."""
+
+    source: str
+    title: str
+    quantity: str
+    printed: str
+
+    @property
+    def half_unit(self) -> Decimal:
+        """Half a unit of the last printed digit."""
+        exponent = Decimal(self.printed).as_tuple().exponent
+        return Decimal(5).scaleb(int(exponent) - 1)
+
+    def is_met_by(self, value: float) -> bool:
+        """Whether the value rounds to the printed digits, either way at the middle.
+
+        >>> Figure(source="", title="", quantity="", printed="23.2").is_met_by(23.25)
+        True
+        >>> Figure(source="", title="", quantity="", printed="23.20").is_met_by(23.25)
+        False
+        """
+        return abs(Decimal(str(value)) - Decimal(self.printed)) <= self.half_unit
+
+
+@cache
+def _sources() -> dict[str, dict]:
+    return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
+
+
+def figures(network: str, source: str) -> dict[str, Figure]:
+    """Return what one source prints about a network, by quantity; empty if it prints nothing."""
+    entry = _sources()[source]
+    return {
+        quantity: Figure(source=source, title=entry["title"], quantity=quantity, printed=printed)
+        for quantity, printed in entry["rows"].get(network, {}).items()
+    }
+
+
+def networks(source: str) -> list[str]:
+    """List the networks about which a source prints anything."""
+    return list(_sources()[source]["rows"])
