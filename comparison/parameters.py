@@ -5,7 +5,7 @@ of hours on a misspelled parameter is what this module prevents.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Settings:
     data: str
     seed: int
     device: str
-    results_dir: Path
+    results_dir: Path = field(repr=False)  # executed notebooks name no folder of a machine
     weights: str = "random"
     weights_file: str = ""
     steps: int = 10

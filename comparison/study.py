@@ -94,6 +94,19 @@ class Study:
         """The study's folder, relative to the repository."""
         return f"results/{self.name}"
 
+    def compared(self) -> list[tuple[str, str]]:
+        """List what is compared layer by layer: network and weights.
+
+        Only the network that the study trains has trained weights.
+        """
+        plan, trained = self.equivalence, self.training.network if self.training else None
+        return [
+            (network, weights)
+            for network in (plan.networks if plan else ())
+            for weights in (plan.weights if plan else ())
+            if weights == "random" or network == trained
+        ]
+
 
 def known_studies(folder: Path = STUDIES) -> list[str]:
     """List the studies that exist, by name."""

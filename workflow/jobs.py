@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -29,12 +29,13 @@ AUDIT = "audit"
 PACKAGES = ("reproduction", "reference", "comparison")
 # Data that a module reads, beside the modules that it imports.
 DATA_FILES = {
+    "comparison/differences.py": ("comparison/differences.toml",),
     "comparison/published.py": ("comparison/published.toml",),
     "reference/pins.py": ("reference/pins.toml",),
     "reference/recorded.py": ("reference/traces/*",),
 }
 # Modules that notebooks import to show a result: they cannot change it.
-DISPLAY = ("comparison/figures.py", "comparison/diagram.py", "comparison/tables.py")
+DISPLAY = ("comparison/figures.py", "comparison/tables/__init__.py")
 ALL_CORES = 0
 # The largest networks in float64, both arms with gradients and momentum; others need far less.
 LARGE_MIB = {"w30": 5000, "w32": 5500, "w40": 7000, "w44": 8000, "w48": 9000, "w64": 14000}
@@ -54,7 +55,6 @@ class Job:
         results_dir: The study's folder, relative to the repository.
         threads: Torch threads; ALL_CORES keeps every other job waiting.
         memory_mib: What to reserve.
-        priority: Jobs with a higher number start earlier.
         depends: Records that must exist first.
     """
 
@@ -65,7 +65,6 @@ class Job:
     results_dir: str
     threads: int = 1
     memory_mib: int = USUAL_MIB
-    priority: int = 0
     depends: tuple[str, ...] = ()
 
     @property
@@ -141,27 +140,20 @@ def _networks(study: Study) -> Iterator[Job]:
 
 
 def _equivalence(study: Study) -> Iterator[Job]:
-    plan = study.equivalence
-    if plan is None:
-        return
-    for network in plan.networks:
-        for weights in plan.weights:
-            trained = weights == "trained"
-            if trained and (study.training is None or study.training.network != network):
-                continue  # only the network that the study trains has trained weights
-            parameters = {"network": network, "weights": weights, "steps": plan.steps}
-            donor = next(_training(study)) if trained else None
-            if donor:
-                parameters["weights_file"] = weights_file(donor)
-            yield _notebook_job(
-                study,
-                "equivalence",
-                f"{network}.{weights}",
-                parameters=parameters,
-                memory_mib=_memory(network),
-                depends=(donor.key,) if donor else (),
-                priority=1,
-            )
+    steps = study.equivalence.steps if study.equivalence else 0
+    for network, weights in study.compared():
+        parameters = {"network": network, "weights": weights, "steps": steps}
+        donor = next(_training(study)) if weights == "trained" else None
+        if donor:
+            parameters["weights_file"] = weights_file(donor)
+        yield _notebook_job(
+            study,
+            "equivalence",
+            f"{network}.{weights}",
+            parameters=parameters,
+            memory_mib=_memory(network),
+            depends=(donor.key,) if donor else (),
+        )
 
 
 def weights_file(job: Job) -> str:
@@ -192,7 +184,6 @@ def _training(study: Study) -> Iterator[Job]:
                 parameters=parameters,
                 threads=plan.threads,
                 memory_mib=TRAINING_MIB,
-                priority=2,
             )
 
 
@@ -224,26 +215,26 @@ def record_command(job: Job) -> str:
     )
 
 
-def sources(notebook: str, root: Path = ROOT) -> list[Path]:
-    """List what a notebook's result depends on: itself, the modules it imports, their data."""
-    shown = {root / name for name in DISPLAY}
+def sources(entry: str, root: Path = ROOT, without: Collection[str] = DISPLAY) -> list[Path]:
+    """List what a notebook's or module's result depends on: itself, what it imports, their data."""
+    shown = {root / name for name in without}
     found: set[Path] = set()
-    waiting = [root / notebook]
+    waiting = [root / entry]
     while waiting:
         path = waiting.pop()
-        if path not in found and path not in shown:
+        if path.is_file() and path not in found and path not in shown:
             found.add(path)
             waiting.extend(_imported(path, root))
     for module, patterns in DATA_FILES.items():
         if root / module in found:
             found.update(path for pattern in patterns for path in root.glob(pattern))
-    return sorted(path for path in found if path.is_file())
+    return sorted(found)
 
 
 def audit_sources(root: Path = ROOT) -> list[Path]:
     """List what the clean-room audit reads of this repository."""
-    audited = [*(root / "reproduction").rglob("*.py"), root / "reference" / "audit.py"]
-    return sorted([*audited, root / "CLEANROOM.md", root / "reference" / "pins.toml"])
+    audited = [*(root / "reproduction").rglob("*.py"), root / "CLEANROOM.md"]
+    return sorted({*audited, *sources("comparison/audit.py", root)})
 
 
 def digest(files: list[Path], root: Path = ROOT) -> str:

@@ -94,7 +94,7 @@ def checkpoints(job: Job) -> Path:
 
 
 def drop_stale_checkpoints(study: Study, reference: str) -> None:
-    """Remove checkpoints of other source or another reference: training must not go on from them."""
+    """Remove checkpoints of other source or another reference: none may be gone on from."""
     for job in jobs_of(study):
         folder, trigger = checkpoints(job), job.trigger(reference)
         note = folder / "trigger.txt"
