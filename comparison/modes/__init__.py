@@ -1,0 +1,1 @@
+"""One module for each mode of the comparison, from the static inventory to the trajectory."""
