@@ -295,4 +295,5 @@ def run(settings: Any) -> dict[str, Any]:
         verdict=summarize(rows),
         wall_s=time.perf_counter() - started,
         parameters={**settings.decisive(), "threads": torch.get_num_threads()},
+        command=settings.command(),
     )

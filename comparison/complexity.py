@@ -256,4 +256,5 @@ def run(settings: Any) -> dict[str, Any]:
         verdict=judge([*cost, *elsewhere], costs),
         wall_s=time.perf_counter() - started,
         parameters={"network": network, "image_size": IMAGE_SIZE, "batch_size": 1},
+        command=settings.command(),
     )

@@ -116,4 +116,5 @@ def run(settings: Any) -> dict[str, Any]:
         verdict=judge(rows),
         wall_s=time.perf_counter() - started,
         parameters=settings.decisive(),
+        command=settings.command(),
     )

@@ -84,6 +84,7 @@ def run(settings: parameters.Settings) -> dict[str, Any]:
             verdict=judge(tables),
             wall_s=time.perf_counter() - start,
             parameters=settings.decisive(),
+            command=settings.command(),
         )
 
 

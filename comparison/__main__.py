@@ -1,0 +1,143 @@
+"""The command line: `python -m comparison COMMAND`.
+
+A user's mistake, a damaged record and a full disk become one sentence and exit status 2; a check
+that found a difference exits with 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from comparison.study import ROOT, StudyError, known_studies, load_study
+from reproduction import UserError
+
+
+def run_build(arguments: argparse.Namespace) -> int:
+    """Make tables, figures and numbers from a study's records."""
+    from comparison.build import build
+
+    study = load_study(arguments.study)
+    written = build(study)
+    print(f"{len(written)} files in {study.results_dir}/tables and {study.results_dir}/figures")
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Typeset a study's report."""
+    from comparison import report
+
+    print(report.build(arguments.study).relative_to(ROOT))
+    return 0
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    """Make tables and figures again; any difference to the stored ones fails."""
+    from comparison import verify
+
+    studies = [arguments.study] if arguments.study else _studies_with_results()
+    found = 0
+    for name in studies:
+        study = load_study(name)
+        differences = verify.differences(study)
+        if name == verify.COMMITTED:
+            differences += verify.readme_differences(study)
+        found += len(differences)
+        for sentence in differences:
+            print(f"{name}: {sentence}", file=sys.stderr)
+        if not differences:
+            print(f"{name}: tables and figures are what the records give")
+    if not studies:
+        print("no study has results; nothing to verify")
+    return 1 if found else 0
+
+
+def _studies_with_results() -> list[str]:
+    return [name for name in known_studies() if (ROOT / "results" / name / "tables").is_dir()]
+
+
+def run_verdicts(arguments: argparse.Namespace) -> int:
+    """Print the verdict on every claim; with --write, into README.md as well."""
+    from comparison import claims, verify
+    from comparison.record import read_records
+
+    study = load_study(arguments.study)
+    records = read_records(study.results_dir)
+    chosen = [claims.claim_named(arguments.claim)] if arguments.claim else list(claims.CLAIMS)
+    if arguments.claim:
+        for claim in chosen:
+            verdict = claim.verdict(study, records)
+            print(f"{claim.id}: {verdict.outcome}: {claim.sentence} ({verdict.reason})")
+        return 0
+    table = claims.verdict_table(study, records)
+    if arguments.write:
+        verify.write_verdicts(table)
+    print(table)
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Compare both implementations of one network now, without a study or a record."""
+    from comparison import equivalence
+
+    told, status = equivalence.check(
+        arguments.network,
+        steps=arguments.steps,
+        weights_file=arguments.weights_file,
+        data=arguments.data,
+    )
+    print(told)
+    return status
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """Audit the clean room and record it; a study judges the record, so a bad one is kept too."""
+    from comparison import audit
+    from comparison.record import write_record
+
+    record = audit.run()
+    write_record(arguments.results_dir, record)
+    print(f"audit: {record['verdict']['outcome']}: {record['verdict']['reason']}")
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the subcommands."""
+    parser = argparse.ArgumentParser(prog="python -m comparison", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    known = ", ".join(known_studies())
+    for name, run in (("build", run_build), ("report", run_report)):
+        command = commands.add_parser(name, help=run.__doc__)
+        command.add_argument("--study", default="quick", help=known)
+        command.set_defaults(run=run)
+    verify = commands.add_parser("verify", help=run_verify.__doc__)
+    verify.add_argument("--study", help=f"{known}; by default every study with results")
+    verify.set_defaults(run=run_verify)
+    verdicts = commands.add_parser("verdicts", help=run_verdicts.__doc__)
+    verdicts.add_argument("--study", default="standard", help=known)
+    verdicts.add_argument("--claim", metavar="ID", help="one claim only, e.g. C2")
+    verdicts.add_argument("--write", action="store_true", help="into README.md as well")
+    verdicts.set_defaults(run=run_verdicts)
+    check = commands.add_parser("check", help=run_check.__doc__)
+    check.add_argument("network", help="official name, e.g. cls_hrnet_w18")
+    check.add_argument("--steps", type=int, default=2, help="optimizer steps")
+    check.add_argument("--weights-file", default="", help="trained weights; else random ones")
+    check.add_argument("--data", default="digits", help="what trained weights are shown")
+    check.set_defaults(run=run_check)
+    audit = commands.add_parser("audit", help=run_audit.__doc__)
+    audit.add_argument("--results-dir", default="results/by_hand", help="where to record it")
+    audit.set_defaults(run=run_audit)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (UserError, StudyError) as problem:
+        print(problem, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

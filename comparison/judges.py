@@ -1,0 +1,206 @@
+"""How the verdict on a claim is taken from a study's records."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from comparison import agreement, evidence, published
+from comparison.evidence import Record, Row
+from comparison.study import Study
+
+# Worst first: one bad record decides, whatever the others say.
+SEVERITY = (
+    "not reproduced",
+    "undecided",
+    "not comparable",
+    "explained difference",
+    "within tolerance",
+    "reproduced",
+    "not run",
+)
+IMAGENET_TEST_IMAGES = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Outcome, why, and how many records it rests on."""
+
+    outcome: str
+    reason: str
+    records: int = 0
+
+
+Judge = Callable[[Study, Sequence[Record]], Verdict]
+
+
+def worst(outcomes: Iterable[str]) -> str:
+    """Return the outcome that decides a list of them.
+
+    >>> worst(["reproduced", "undecided", "reproduced"])
+    'undecided'
+    """
+    found = set(outcomes)
+    return next((outcome for outcome in SEVERITY if outcome in found), "not run")
+
+
+def _judge_rows(rows: Sequence[Row], what: str, records: Sequence[Record]) -> Verdict:
+    """Sum up rows that carry a verdict of their own."""
+    judged = [row for row in rows if row["verdict"] != "not run"]
+    outcome = worst(row["verdict"] for row in judged)
+    good = sum(row["verdict"] in ("reproduced", "within tolerance") for row in judged)
+    reason = f"{good} of {len(judged)} {what}" if judged else f"no {what} measured"
+    return Verdict(outcome=outcome, reason=reason, records=len(records))
+
+
+def of_cost(quantity: str, what: str) -> Judge:
+    """Judge a counted quantity of all networks by the published digits."""
+
+    def judge(study: Study, records: Sequence[Record]) -> Verdict:
+        rows = [evidence.row_where(record, "cost", quantity=quantity) for record in records]
+        verdict = _judge_rows([row for row in rows if row], what, records)
+        return _with_missing(verdict, len(records), len(study.networks), "networks")
+
+    return judge
+
+
+def _with_missing(verdict: Verdict, there: int, planned: int, what: str) -> Verdict:
+    if there >= planned:
+        return verdict
+    reason = f"{verdict.reason}; {planned - there} of {planned} {what} not run"
+    return Verdict(outcome=verdict.outcome, reason=reason, records=verdict.records)
+
+
+def of_accuracy(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge equal accuracy by two one-sided tests against the margin of the study file."""
+    runs = evidence.planned_runs(records, study)
+    allowed = evidence.margins(runs)
+    plan = study.training
+    if plan is None or not runs:
+        return Verdict(outcome="not run", reason="no training run of the study's plan")
+    if allowed != {plan.margin_pp}:
+        made = ", ".join(f"{margin:g}" for margin in sorted(allowed)) or "none"
+        reason = f"the study file's margin is {plan.margin_pp:g}, the runs were made under {made}"
+        return Verdict(outcome="not comparable", reason=reason, records=len(runs))
+    test = evidence.accuracy_test(runs)
+    if test is None or test.low is None:
+        return Verdict(outcome="undecided", reason="too few runs for a test", records=len(runs))
+    reason = (
+        f"difference {test.difference:+.2f} points, 90 % interval [{test.low:+.2f}, "
+        f"{test.high:+.2f}], margin {test.margin:g}, power {test.power:.0%}"
+    )
+    verdict = Verdict(outcome=test.outcome, reason=reason, records=len(runs))
+    return _with_missing(verdict, len(runs), len(plan.arms) * len(plan.seeds), "runs")
+
+
+def of_exchange(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge exchanged weights: in float64 no decision may differ."""
+    exact, images = evidence.flips(records, "float64")
+    rounded, _ = evidence.flips(records, "float32")
+    if not images:
+        return Verdict(outcome="not run", reason="no weights were exchanged")
+    reason = f"{exact} of {images} decisions differ in float64, {rounded} in float32"
+    outcome = "not reproduced" if exact else "reproduced"
+    return Verdict(outcome=outcome, reason=reason, records=len(records))
+
+
+def of_imagenet(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge the published accuracy, which only full ImageNet training can."""
+    runs = [record for record in records if _is_imagenet(record)]
+    if not runs:
+        data = sorted({record["inputs"]["data"]["name"] for record in records})
+        reason = f"trained on {', '.join(data)}; published accuracies are for ImageNet"
+        return Verdict(outcome="not comparable", reason=reason, records=len(records))
+    return _published_accuracy(study, runs)
+
+
+def _is_imagenet(record: Record) -> bool:
+    data = record["inputs"]["data"]
+    return data["num_classes"] == 1000 and data["test_count"] == IMAGENET_TEST_IMAGES
+
+
+def _published_accuracy(study: Study, runs: Sequence[Record]) -> Verdict:
+    network = runs[0]["subject"]["network"]
+    printed = 100 - float(published.figures(network, "readme")["top1_error"].printed)
+    values = evidence.accuracies(runs)["reproduction"]
+    if not values or study.training is None:
+        return Verdict(outcome="not run", reason="the reproduction was not trained")
+    mean, margin = sum(values) / len(values), study.training.margin_pp
+    outcome = "within tolerance" if abs(mean - printed) <= margin else "not reproduced"
+    reason = f"mean top-1 {mean:.2f} %, published {printed:.1f} %, margin {margin:g}"
+    return Verdict(outcome=outcome, reason=reason, records=len(runs))
+
+
+def of_records(study: Study, records: Sequence[Record]) -> Verdict:
+    """Take over the records' own verdicts; the worst one gives the reason."""
+    outcome = worst(record["verdict"]["outcome"] for record in records)
+    telling = next(r for r in records if r["verdict"]["outcome"] == outcome)
+    reason = telling["verdict"]["reason"]
+    return Verdict(outcome=outcome, reason=reason, records=len(records))
+
+
+def of_modes(*wanted: str) -> Judge:
+    """Judge modes of the layer-by-layer comparison over all networks and weights."""
+
+    def judge(study: Study, records: Sequence[Record]) -> Verdict:
+        rows = [row for row in agreement.modes(records) if row["mode"] in wanted]
+        bad = [row for row in rows if row["outcome"] != "reproduced"]
+        largest = max((row["max_error"] for row in rows), default=0.0)
+        compared = sum(row["compared"] for row in rows)
+        plural = "runs" if len(records) > 1 else "run"
+        error = f"largest error {largest:.1e}" if largest else "no difference"
+        reason = f"{compared} comparisons in {len(records)} {plural}, {error}"
+        if bad:
+            reason = f"{bad[0]['network']}, {bad[0]['mode']}: {bad[0]['reason']}"
+        outcome = worst(row["outcome"] for row in rows)
+        verdict = Verdict(outcome=outcome, reason=reason, records=len(records))
+        return _with_missing(verdict, len(records), len(study.compared()), "comparisons")
+
+    return judge
+
+
+def of_traces(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge the replay of the recorded numbers of the official code."""
+    replayed = [record for record in records if record["tables"].get("traces")]
+    rows = evidence.rows_of(replayed, "traces")
+    if not rows:
+        return Verdict(outcome="not run", reason="none of the networks has a recorded trace")
+    count = sum(row["rows"] for row in rows)
+    largest = max(row["worst_relative_error"] for row in rows)
+    networks = {agreement.network_of(record) for record in replayed}
+    failed = sum(row["failures"] for row in rows)
+    reason = f"{count} rows of {len(networks)} networks replayed, largest error {largest:.1e}"
+    if failed:
+        reason = f"{failed} of {reason}"
+    outcome = "not reproduced" if failed else "reproduced"
+    return Verdict(outcome=outcome, reason=reason, records=len(replayed))
+
+
+def of_faults(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge the comparison itself: every fault caught, no alarm on a harmless rewrite."""
+    injected, harmless = (agreement.faults(records, kind) for kind in ("fault", "harmless"))
+    if not injected:
+        return Verdict(outcome="not run", reason="no fault was injected")
+    caught = sum(row["caught"] for row in injected)
+    alarms = sum(row["caught"] for row in harmless)
+    good = caught == len(injected) and not alarms
+    reason = (
+        f"{caught} of {len(injected)} faults caught, {alarms} alarms on {len(harmless)} harmless "
+        "rewrites"
+    )
+    outcome = "reproduced" if good else "not reproduced"
+    return Verdict(outcome=outcome, reason=reason, records=len(records))
+
+
+def of_bits(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge equality to the bit in float32, step by step; less than all steps is explained."""
+    followed = agreement.trajectories(records, "float32")
+    if not followed:
+        return Verdict(outcome="not run", reason="no steps in float32")
+    equal = [agreement.bit_equal_steps(rows) for rows in followed]
+    steps = [len(rows) for rows in followed]
+    whole = sum(e == s for e, s in zip(equal, steps, strict=True))
+    outcome = "reproduced" if whole == len(followed) else "explained difference"
+    reason = (
+        f"{whole} of {len(followed)} comparisons equal to the bit over all {max(steps)} steps, the "
+        f"shortest over {min(equal)}"
+    )
+    return Verdict(outcome=outcome, reason=reason, records=len(followed))

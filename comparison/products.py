@@ -1,0 +1,51 @@
+"""Names of what is made from a study's records: its tables, figures and report."""
+
+from comparison.study import ROOT, Study
+
+TABLES = (
+    "networks",
+    "cost",
+    "equivalence",
+    "faults",
+    "training",
+    "accuracy",
+    "exchange",
+    "speed",
+    "differences",
+    "audit",
+    "recipe",
+    "claims",
+    "checklist",
+    "provenance",
+    "failures",
+)
+# Figure, and the part of the study file without which there is nothing to draw.
+FIGURES = {
+    "network": "networks",
+    "error_by_layer": "equivalence",
+    "training_curves": "training",
+    "accuracy_intervals": "training",
+    "cost_accuracy": "networks",
+    "speed": "speed",
+}
+ENDINGS = ("svg", "png")
+NUMBERS = "numbers.json"
+REPORT = ROOT / "reports" / "report.pdf"
+
+
+def table_names(study: Study) -> list[str]:
+    """List a study's tables: the common ones, and one a network that is compared by layer."""
+    compared = study.equivalence.networks if study.equivalence else ()
+    return [*TABLES, *(f"layers_{network}" for network in compared)]
+
+
+def table_files(study: Study) -> list[str]:
+    """List the files in a study's `tables/`."""
+    names = table_names(study)
+    return [*(f"{name}.{ending}" for name in names for ending in ("csv", "tex")), NUMBERS]
+
+
+def figure_files(study: Study) -> list[str]:
+    """List the files in the `figures/` of a study that ran as planned."""
+    drawn = [name for name, part in FIGURES.items() if getattr(study, part)]
+    return [f"{name}.{ending}" for name in drawn for ending in ENDINGS]

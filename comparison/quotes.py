@@ -1,0 +1,127 @@
+"""Numbers for the report about what the networks are and compute; see `comparison.numbers`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from comparison import agreement, evidence
+from comparison.evidence import Record
+from comparison.study import Study
+from comparison.tables.table import NOT_RUN, fixed, scientific, short
+from reproduction import NETWORKS
+
+# Takes a key, the text, and the record that it comes from.
+Put = Callable[[str, str, str], None]
+
+
+def paths(records: Iterable[Record], place: str) -> str:
+    """Name the source of a number that rests on several records."""
+    names = [evidence.name_of(record) for record in records]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}#{place}" if names else ""
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Join the distinct values."""
+    return ", ".join(sorted({str(value) for value in values})) or NOT_RUN
+
+
+def networks(study: Study, records: Sequence[Record], put: Put) -> None:
+    """Quote sizes, costs and how they divide over the network."""
+    counted = {r["subject"]["network"]: r for r in evidence.of_case(records, "networks")}
+    met = sum(r["verdict"]["outcome"] == "reproduced" for r in counted.values())
+    whole = list(counted.values())
+    put("networks.count", str(len(counted)) if counted else NOT_RUN, paths(whole, "tables.cost"))
+    put("networks.reproduced", str(met) if counted else NOT_RUN, paths(whole, "verdict"))
+    for name in study.networks:
+        record = counted.get(name)
+        for quantity in ("parameters_m", "gmacs", "published_gflops", "fvcore_gflops"):
+            row = evidence.row_where(record, "cost", quantity=quantity) if record else None
+            text = fixed(row["reproduction"], 4) if row else NOT_RUN
+            put(f"networks.{name}.{quantity}", text, paths([record] if record else [], quantity))
+    drawn = evidence.main_network(study)
+    put("network.drawn", evidence.short_name(drawn), "reproduction/config.py")
+    small = NETWORKS["cls_hrnet_w18_small_v1"]
+    put("network.small_v1.width", str(small.width), "reproduction/config.py")
+    _parts(study, counted.get(drawn), put)
+
+
+def _parts(study: Study, record: Record | None, put: Put) -> None:
+    """Say which share head and last stage have in parameters and operations."""
+    source = [record] if record else []
+    name = evidence.short_name(evidence.main_network(study)) if record else NOT_RUN
+    put("parts.network", name, paths(source, "subject.network"))
+    for part, key in (("head", "head"), ("stage4", "stage4")):
+        row = evidence.row_where(record, "parts", part=part) if record else None
+        for what, column in (("parameters", "share_of_parameters"), ("macs", "share_of_gmacs")):
+            text = f"{fixed(100 * row[column], 0)} %" if row else NOT_RUN
+            put(f"parts.{key}_{what}", text, paths(source, f"tables.parts.{column}"))
+
+
+def compared_networks(study: Study, records: Sequence[Record], put: Put) -> None:
+    """Quote the layer-by-layer comparison, the traces, the faults and the trajectory."""
+    compared = evidence.of_case(records, "equivalence")
+    rows, layers = agreement.modes(compared), evidence.rows_of(compared, "layers")
+    source, by_layer = paths(compared, "tables.modes"), paths(compared, "tables.layers")
+    counts = {
+        "networks": len({agreement.network_of(record) for record in compared}),
+        "runs": len(compared),
+        "layers": len(layers),
+        "tensors": sum(row["compared"] for row in rows if row["mode"] in agreement.COMPUTED),
+        "bit_equal_tensors": sum(r["bit_equal"] for r in rows if r["mode"] in agreement.COMPUTED),
+        "unmatched": agreement.unmatched(compared),
+        "steps": max((r["subject"]["config"]["steps"] for r in compared), default=0),
+    }
+    for key, count in counts.items():
+        put(f"equivalence.{key}", str(count) if compared else NOT_RUN, source)
+    groups: dict[str, tuple[str, ...]]
+    groups = {mode.replace(" ", "_"): (mode,) for mode in agreement.COMPUTED}
+    groups |= {"output": ("forward eval", "forward train"), "gradient": ("backward",)}
+    for key, modes in groups.items():
+        put(f"equivalence.{key}_max", scientific(agreement.largest(rows, *modes)), source)
+    injected = [evidence.measured(record, "example_fault") for record in compared[:1]]
+    put("equivalence.example_fault", listed(injected), source)
+    for key in ("noise", "example_fault"):
+        errors = (evidence.measured(record, f"{key}_max_error") for record in compared)
+        put(f"equivalence.{key}_max", scientific(max(errors, default=None)), source)
+    for key in ("forward", "gradient"):
+        bounds = listed(f"{row[f'bound_{key}']:.0e}" for row in layers)
+        put(f"equivalence.bound_{key}", bounds, by_layer)
+    _replayed(compared, put)
+    _injected(compared, put)
+    _followed(compared, put)
+
+
+def _replayed(compared: Sequence[Record], put: Put) -> None:
+    rows = agreement.traces(compared)
+    source = paths((r for r in compared if r["tables"].get("traces")), "tables.traces")
+    errors = [row["worst_relative_error"] for row in rows]
+    put("traces.networks", _count({row["network"] for row in rows}), source)
+    put("traces.rows", str(sum(row["rows"] for row in rows)) if rows else NOT_RUN, source)
+    put("traces.max_error", scientific(max(errors, default=None)), source)
+
+
+def _injected(compared: Sequence[Record], put: Put) -> None:
+    injected, harmless = (agreement.faults(compared, kind) for kind in ("fault", "harmless"))
+    source = paths((r for r in compared if r["tables"].get("faults")), "tables.faults")
+    caught = sum(row["caught"] for row in injected)
+    alarms = sum(row["caught"] for row in harmless)
+    put("faults.injected", _count(injected), source)
+    put("faults.caught", str(caught) if injected else NOT_RUN, source)
+    put("faults.controls", _count(harmless), source)
+    put("faults.false_alarms", str(alarms) if harmless else NOT_RUN, source)
+    weakest = min((row["largest_error"] for row in injected if row["largest_error"]), default=None)
+    strongest = max((row["largest_error"] for row in harmless), default=None)
+    put("faults.weakest_error", scientific(weakest), source)
+    put("faults.strongest_control", scientific(strongest), source)
+
+
+def _followed(compared: Sequence[Record], put: Put) -> None:
+    followed = agreement.trajectories(compared, "float32")
+    source = paths((r for r in compared if r["tables"].get("trajectory")), "tables.trajectory")
+    equal = min((agreement.bit_equal_steps(rows) for rows in followed), default=None)
+    put("steps.bit_equal", short(equal), source)
+    put("steps.count", short(min((len(rows) for rows in followed), default=None)), source)
+
+
+def _count(found: Sequence[Any] | set[Any]) -> str:
+    return str(len(found)) if found else NOT_RUN

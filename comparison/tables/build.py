@@ -1,0 +1,39 @@
+"""All tables of a study, in the order of the report."""
+
+from collections.abc import Callable, Sequence
+
+from comparison.evidence import Record
+from comparison.study import Study
+from comparison.tables import agreement, outcomes, structure
+from comparison.tables import study as about
+from comparison.tables.table import Table
+
+MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
+    "networks": structure.networks,
+    "cost": structure.cost,
+    "equivalence": agreement.equivalence,
+    "faults": agreement.faults,
+    "training": outcomes.training,
+    "accuracy": outcomes.accuracy,
+    "exchange": outcomes.exchange,
+    "speed": outcomes.speed,
+    "differences": structure.differences,
+    "audit": structure.audit,
+    "recipe": about.recipe,
+    "claims": about.claims,
+    "checklist": about.checklist,
+    "provenance": about.provenance,
+    "failures": about.failures,
+}
+
+
+def build_tables(study: Study, records: Sequence[Record]) -> list[Table]:
+    """Make every table of a study; one without records has its head only.
+
+    Args:
+        study: Says what was planned.
+        records: What was recorded, sorted by case and run.
+    """
+    tables = [make(study, records) for make in MAKERS.values()]
+    compared = study.equivalence.networks if study.equivalence else ()
+    return [*tables, *(agreement.layers(network, records) for network in compared)]
