@@ -8,7 +8,7 @@ import ast
 import json
 import os
 import shlex
-import sys
+import subprocess
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +27,7 @@ NOTEBOOKS = {
 }
 AUDIT = "audit"
 PACKAGES = ("reproduction", "reference", "comparison")
+SOURCES = (*PACKAGES, "workflow", "notebooks", "reports", "requirements.lock")
 # Data that a module reads, beside the modules that it imports.
 DATA_FILES = {
     "comparison/differences.py": ("comparison/differences.toml",),
@@ -37,10 +38,18 @@ DATA_FILES = {
 # Modules that notebooks import to show a result: they cannot change it.
 DISPLAY = ("comparison/figures.py", "comparison/tables/__init__.py")
 ALL_CORES = 0
-# The largest networks in float64, both arms with gradients and momentum; others need far less.
-LARGE_MIB = {"w30": 5000, "w32": 5500, "w40": 7000, "w44": 8000, "w48": 9000, "w64": 14000}
+MEMORY_SHARE = 0.8
+# A comparison in float64 holds both arms with gradients, momenta and captured activations.
+COMPARISON_MIB = {
+    "cls_hrnet_w18": 3500,
+    "cls_hrnet_w30": 5500,
+    "cls_hrnet_w32": 6000,
+    "cls_hrnet_w40": 8000,
+    "cls_hrnet_w44": 9200,
+    "cls_hrnet_w48": 10500,
+    "cls_hrnet_w64": 17000,
+}
 USUAL_MIB = 2500
-TRAINING_MIB = 2500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +123,17 @@ def threads_for(job: Job, cores: int) -> int:
     return cores if job.threads == ALL_CORES else min(job.threads, cores)
 
 
+def memory_for(job: Job) -> int:
+    """Give a job its memory; one that wants more than there is runs alone, and may do."""
+    return min(job.memory_mib, usable_memory_mib())
+
+
+def usable_memory_mib() -> int:
+    """Return the memory that jobs may share: a part of what the machine has."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(MEMORY_SHARE * total / 2**20)
+
+
 def concurrent_jobs(job: Job, cores: int) -> int:
     """Say how many jobs of this kind may run at once: jobs times threads stays within the cores."""
     return cores // threads_for(job, cores)
@@ -134,9 +154,7 @@ def _notebook_job(study: Study, case: str, run_id: str, **more: Any) -> Job:
 def _networks(study: Study) -> Iterator[Job]:
     for network in study.networks:
         parameters = {"network": network}
-        yield _notebook_job(
-            study, "networks", network, parameters=parameters, memory_mib=_memory(network)
-        )
+        yield _notebook_job(study, "networks", network, parameters=parameters)
 
 
 def _equivalence(study: Study) -> Iterator[Job]:
@@ -151,7 +169,7 @@ def _equivalence(study: Study) -> Iterator[Job]:
             "equivalence",
             f"{network}.{weights}",
             parameters=parameters,
-            memory_mib=_memory(network),
+            memory_mib=COMPARISON_MIB.get(network, USUAL_MIB),
             depends=(donor.key,) if donor else (),
         )
 
@@ -183,7 +201,6 @@ def _training(study: Study) -> Iterator[Job]:
                 f"{plan.network}.{data_name}.{arm}.seed{seed}",
                 parameters=parameters,
                 threads=plan.threads,
-                memory_mib=TRAINING_MIB,
             )
 
 
@@ -198,21 +215,6 @@ def _speed(study: Study) -> Iterator[Job]:
         "rounds": plan.rounds,
     }
     yield _notebook_job(study, "speed", plan.network, parameters=parameters, threads=ALL_CORES)
-
-
-def _memory(network: str) -> int:
-    return LARGE_MIB.get(network.rpartition("_")[2], USUAL_MIB)
-
-
-def record_command(job: Job) -> str:
-    """Return the command that makes the record; one process, so that a killed run leaves none."""
-    python = shlex.quote(sys.executable)
-    if not job.notebook:
-        return f"{python} -m comparison audit --results-dir {shlex.quote(job.results_dir)}"
-    return (
-        f"{python} -m papermill --no-progress-bar --log-output -k python3 "
-        f"{job.notebook} {shlex.quote(job.executed_notebook)} {job.arguments()}"
-    )
 
 
 def sources(entry: str, root: Path = ROOT, without: Collection[str] = DISPLAY) -> list[Path]:
@@ -294,8 +296,23 @@ def available_cores() -> int:
 
 def report_files(root: Path = ROOT) -> list[str]:
     """List what the report is made from, beside the study's own tables and figures."""
-    patterns = ("*.typ", "sections/*.typ", "*.bib", "*.toml")
-    files = [path for pattern in patterns for path in (root / "reports").glob(pattern)]
-    standard = root / "results" / "standard" / "tables" / "numbers.json"
-    files += [standard] if standard.exists() else []
+    text = ("*.typ", "sections/*.typ", "*.bib", "*.toml")
+    files = [path for pattern in text for path in (root / "reports").glob(pattern)]
+    standard = root / "results" / "standard"
+    for pattern in ("tables/*.csv", "tables/*.json", "figures/*.svg"):
+        files += standard.glob(pattern)
     return sorted(str(path.relative_to(root)) for path in files)
+
+
+def source_state(root: Path = ROOT) -> str:
+    """Return the commit, and whether source differs from it: the report prints both."""
+    try:
+        commit, changed = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", *SOURCES))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "no version control"
+    return f"{commit} with uncommitted changes" if changed else commit

@@ -7,7 +7,6 @@ sentence each, what failed and where to look.
 import argparse
 import fcntl
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,11 +19,10 @@ from pathlib import Path
 
 from comparison import products
 from comparison.study import ROOT, Study, StudyError, known_studies, load_study
-from workflow.jobs import Job, available_cores, jobs_of
+from workflow.jobs import Job, available_cores, jobs_of, usable_memory_mib
 
 SNAKEMAKE_LOCKS = ROOT / ".snakemake" / "locks"
 LAUNCH_LOCK = ROOT / ".snakemake" / "launch.lock"
-MEMORY_SHARE = 0.8
 CLOCK_GRAIN_S = 1.0  # file times are coarser than the clock on some systems
 NOTHING_TO_DO = "Nothing to be done"
 SHOWN = re.compile(r"^(Job \d+: |\d+ of \d+ steps)")
@@ -47,6 +45,7 @@ def report(study: Study, cores: int) -> int:
     """Bring a study's report up to date; the exit status is 0 only if every job succeeded."""
     with only_launch():
         started = time.time()
+        print(f"study {study.name!r}: {len(jobs_of(study))} records, on {cores} cores", flush=True)
         note_failures(study, [])
         status, idle = run_snakemake(study, cores, ["--", "report"])
         failures = failures_of(study, started) if status else []
@@ -152,12 +151,6 @@ def run_snakemake(study: Study, cores: int, wanted: list[str]) -> tuple[int, boo
 def _mortal() -> list[str]:
     """Let a killed launch take Snakemake with it, where the system can."""
     return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-
-
-def usable_memory_mib() -> int:
-    """Return the memory that jobs may share: a part of what the machine has."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(MEMORY_SHARE * total / 2**20)
 
 
 @contextmanager
