@@ -84,6 +84,7 @@ def claim(identifier: str, study: Study, cores: int) -> int:
         print(failure, file=sys.stderr)
     verdict = [sys.executable, "-m", "comparison", "verdicts", "--study", study.name]
     shown = subprocess.run([*verdict, "--claim", identifier], cwd=ROOT, check=False)
+    print(f"tables and PDF show this after `make report STUDY={study.name}`")
     return 1 if status else shown.returncode
 
 

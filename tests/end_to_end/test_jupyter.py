@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from tests.repository.tree import ROOT
 
-START_LIMIT_S = 60
+START_LIMIT_S = 90  # a busy machine; an idle one takes five
 KERNEL_COMMAND = (
     "from jupyter_client.manager import KernelManager;"
     "print(KernelManager(kernel_name='python3').format_kernel_cmd()[0])"
@@ -59,12 +60,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
+def listens(address: str) -> bool:
+    """Say whether somebody accepts connections at the address."""
+    url = urllib.parse.urlsplit(address)
+    with socket.socket() as probe:
+        return probe.connect_ex((url.hostname, url.port)) == 0
+
+
 def printed_address(process: subprocess.Popen[bytes], output: Path) -> str:
-    """Wait until JupyterLab has printed its address."""
+    """Wait until JupyterLab has printed its address and answers there: a busy machine is late."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
         found = re.search(r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+", output.read_text())
-        if found:
+        if found and listens(found.group()):
             return found.group()
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not start: {output.read_text()[-2000:]}")

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from torch import nn
 
 from comparison import benchmark
 from comparison.benchmark import median_interval
+from comparison.parameters import check
 from comparison.statistics import Interval
 from reproduction import UserError
 
@@ -189,16 +189,8 @@ def test_the_worst_task_decides_and_the_load_is_told() -> None:
 
 
 def test_a_run_records_all_tasks_and_every_round() -> None:
-    decisive = {"network": "cls_hrnet_w18_small_v1", "rounds": 1}
-    settings = SimpleNamespace(
-        network="cls_hrnet_w18_small_v1",
-        image_size=32,
-        batch_size=2,
-        rounds=1,
-        seed=0,
-        device="cpu",
-        decisive=lambda: decisive,
-    )
+    given = {"image_size": 32, "batch_size": 2, "rounds": 1, "device": "cpu"}
+    settings = check("04_speed", given)
 
     record = benchmark.run(settings)
 

@@ -1,7 +1,6 @@
 """All published rows are reproduced to the printed digit, and a change of either arm is noticed."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 
 from comparison import arms, complexity, published
 from comparison.counting import PARTS, Cost, count_parameters
+from comparison.parameters import check
 from comparison.published import Figure
 from reproduction import NETWORKS, build_network
 
@@ -29,7 +29,7 @@ def two(reference: Cost, reproduction: Cost) -> dict[str, Cost]:
 
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
-    return complexity.run(SimpleNamespace(network=SMALL))
+    return complexity.run(check("01_networks", {"network": SMALL}))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -78,7 +78,7 @@ def test_the_record_holds_the_counts_of_both_arms(record: dict[str, Any]) -> Non
 @pytest.mark.full
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_published_row_is_reproduced(network: str) -> None:
-    record = complexity.run(SimpleNamespace(network=network))
+    record = complexity.run(check("01_networks", {"network": network}))
     rows = [*record["tables"]["cost"], *record["tables"]["elsewhere"]]
 
     assert record["verdict"]["outcome"] == "reproduced", record["verdict"]["reason"]

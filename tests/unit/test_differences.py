@@ -1,13 +1,13 @@
 """DEVIATIONS.md, the statements and the recorded table have the same numbers; faults show."""
 
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from comparison import differences
 from comparison.effects.subjects import Effect, Subjects
+from comparison.parameters import check
 from comparison.study import ROOT
 
 HEADING = re.compile(r"^## (D\d+) (.+)$", re.MULTILINE)
@@ -17,10 +17,7 @@ FAILS = Effect(what="w", value=1.0, unit="u", holds=False)
 
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
-    settings = SimpleNamespace(
-        network="cls_hrnet_w18_small_v1", seed=0, decisive=lambda: {"seed": 0}
-    )
-    return differences.run(settings)
+    return differences.run(check("05_differences", {}))
 
 
 def prose() -> dict[str, str]:

@@ -1,0 +1,330 @@
+"""Small valid records, made through `comparison.record`, for tests of what reads records."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from comparison import agreement
+from comparison.record import measurement, new_record
+from comparison.study import ARMS, Study, load_study
+
+REFERENCE = {
+    "implementation": "HRNet-Image-Classification",
+    "version": "f760c988",
+    "sha256": "ab" * 32,
+    "license": "MIT",
+    "label": "official f760c988",
+    "official": True,
+    "shims": [],
+}
+Record = dict[str, Any]
+
+STUDY = """
+description: what the synthetic records belong to
+networks: [cls_hrnet_w18_small_v1, cls_hrnet_w18]
+equivalence:
+  networks: [cls_hrnet_w18_small_v1]
+  weights: [random]
+  steps: 3
+training:
+  network: cls_hrnet_w18_small_v1
+  data: digits
+  seeds: [0, 1, 2]
+  epochs: 2
+  batch_size: 128
+  margin_pp: 1.0
+speed:
+  network: cls_hrnet_w18_small_v1
+  image_size: 64
+  batch_size: 4
+  rounds: 6
+"""
+
+
+def study(folder: Path) -> Study:
+    """Return a study whose file lies in a folder."""
+    (folder / "synthetic.yaml").write_text(STUDY, encoding="utf-8")
+    return load_study("synthetic", folder)
+
+
+def record(case: str, run_id: str, **parts: Any) -> Record:
+    """Make a valid record; what is not given is empty."""
+    filled: dict[str, Any] = {
+        "claim_ids": [],
+        "subject": {},
+        "measurements": [],
+        "tables": {},
+        "expectations": [],
+        "verdict": {"outcome": "reproduced", "reason": "as expected"},
+        "wall_s": 1.5,
+        "parameters": {},
+        **parts,
+    }
+    filled["inputs"] = {"reference": REFERENCE, **parts.get("inputs", {})}
+    return new_record(case=case, run_id=run_id, command="synthetic", **filled)
+
+
+def curves(seed: int, top1: float, epochs: int) -> dict[str, list[dict[str, Any]]]:
+    """Make the tables of epochs and losses of a training run."""
+    history = [
+        {
+            "epoch": epoch,
+            "learning_rate": 0.05,
+            "steps": 10,
+            "train_loss": 2.0 / epoch,
+            "train_top1": top1 - 1,
+            "test_loss": 1.0 / epoch,
+            "test_top1": top1 - (epochs - epoch),
+            "test_top5": 99.0,
+            "wall_s": 3.0 * epoch,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    rng = numpy.random.default_rng(seed)
+    losses = [
+        {"step": 5 * (i + 1), "train_loss": 2.3 * 0.8**i + 0.05 * float(rng.random())}
+        for i in range(2 * epochs)
+    ]
+    return {"epochs": history, "losses": losses}
+
+
+def training(
+    arm: str, seed: int, top1: float, *, margin: float = 1.0, epochs: int = 2, **changed: Any
+) -> Record:
+    """Make a training run that ends with an accuracy."""
+    network = "cls_hrnet_w18_small_v1"
+    flips = changed.pop("flips", 0)
+    exchange = [
+        {
+            "trained_by": arm,
+            "precision": precision,
+            "images": 360,
+            "flips": flips if precision == "float64" else 1,
+            **{f"top1_{name}": top1 for name in ARMS},
+        }
+        for precision in ("float32", "float64")
+    ]
+    data = {
+        **{"name": "digits", "num_classes": 10, "image_size": 32, "license": "CC BY 4.0"},
+        **{"train_count": 1437, "test_count": 360, "sha256": "cd" * 32, "source": "package"},
+        **changed.pop("data", {}),
+    }
+    numbers = {
+        "top1": top1,
+        "top5": 99.0,
+        "test_loss": 0.5,
+        "train_loss": 1.0,
+        "train_wall_s": 6.0,
+        "batches_sha256": changed.pop("batches", f"{seed:064d}"),
+    }
+    return record(
+        "training",
+        f"{network}.digits.{arm}.seed{seed}",
+        claim_ids=["C8", "C9", "C11"],
+        subject={"network": network, "arm": arm, "seed": seed},
+        inputs={"data": data, "weights": {"final_sha256": f"{seed}"}},
+        measurements=[measurement(name, value, "") for name, value in numbers.items()],
+        tables={**curves(seed, top1, epochs), "exchange": exchange, "flips": []},
+        expectations=[
+            {"name": "top1_difference", "value": 0.0, "source": "study", "tolerance": margin}
+        ],
+        parameters={
+            **{"network": network, "data": "digits", "arm": arm, "seed": seed},
+            **{"epochs": epochs, "batch_size": 128, "study_sha256": "ef" * 32},
+            "recipe": {
+                **{"learning_rate": 0.05, "momentum": 0.9, "nesterov": True, "gamma": 0.1},
+                **{"weight_decay": 1e-4, "batch_size": 128, "epochs": epochs},
+                "milestones": [0.3, 0.6, 0.9],
+            },
+            **changed,
+        },
+    )
+
+
+ACCURACIES = {"reference": (90.1, 90.5, 90.2), "reproduction": (90.2, 90.4, 90.3)}
+
+
+def training_runs(shift: float = 0.0, **changed: Any) -> list[Record]:
+    """Make three runs an arm; `shift` moves the reproduction."""
+    return [
+        training(arm, seed, top1 + (shift if arm == "reproduction" else 0.0), **changed)
+        for arm, values in ACCURACIES.items()
+        for seed, top1 in enumerate(values)
+    ]
+
+
+PUBLISHED = {  # printed parameters, GFLOPs and top-1 error; counted parameters and GFLOPs
+    "cls_hrnet_w18_small_v1": ("13.2", "1.49", "27.7", 13.187464, 1.4915),
+    "cls_hrnet_w18": ("21.3", "3.99", "23.2", 21.299004, 3.9894),
+}
+
+
+def network(name: str, outcome: str = "reproduced") -> Record:
+    """Make the record of a network's size and cost."""
+    millions, gflops, error, counted_m, counted_gflops = PUBLISHED[name]
+    counted = {
+        "parameters_m": (millions, counted_m),
+        "published_gflops": (gflops, counted_gflops),
+        "gmacs": ("not published", 1.0737 * counted_gflops),
+        "fvcore_gflops": ("not published", 1.08 * counted_gflops),
+    }
+    rows = [
+        {
+            **{"quantity": quantity, "unit": "1", "paper": printed, "source": "README"},
+            **dict.fromkeys(ARMS, value),
+            **{"delta": 0.0, "tolerance": "printed digits", "verdict": outcome},
+        }
+        for quantity, (printed, value) in counted.items()
+    ]
+    nothing = dict.fromkeys((*ARMS, "delta", "tolerance", "verdict"), "not run")
+    errors = {"quantity": "top1_error", "unit": "%", "paper": error, "source": "README"}
+    parts = [
+        {"part": part, "share_of_parameters": size, "share_of_gmacs": cost}
+        for part, size, cost in (("stage4", 0.4, 0.35), ("head", 0.55, 0.2))
+    ]
+    return record(
+        "networks",
+        name,
+        claim_ids=["C1", "C2"],
+        subject={"network": name},
+        tables={"cost": [*rows, {**errors, **nothing}], "parts": parts},
+        verdict={"outcome": outcome, "reason": "counted"},
+    )
+
+
+def speed(ratio: float = 1.01, rounds: int = 6) -> Record:
+    """Make a timing of two tasks; few rounds have no interval."""
+    spread = 0.02 if rounds >= 6 else None
+    rows = [
+        {
+            **{"task": task, "image_size": 64, "batch_size": size, "paper": "not published"},
+            **{"reference_ms": 20.0, "reproduction_ms": 20.0 * ratio, "ratio": ratio},
+            "ratio_low": None if spread is None else ratio - spread,
+            "ratio_high": None if spread is None else ratio + spread,
+            **{"reference_ratio": 1.002, "rounds": rounds, "tolerance": "ratio <= 1.1"},
+            **{"statement": "no statement", "verdict": "within tolerance"},
+        }
+        for task, size in (("latency", 1), ("throughput", 4), ("training step", 4))
+    ]
+    taken = [
+        {"task": row["task"], "round": i, "ratio": ratio + 0.004 * (i - rounds / 2)}
+        for row in rows
+        for i in range(rounds)
+    ]
+    return record(
+        "speed",
+        "cls_hrnet_w18_small_v1",
+        claim_ids=["C10"],
+        subject={"network": "cls_hrnet_w18_small_v1"},
+        tables={"speed": rows, "rounds": taken},
+        verdict={"outcome": "within tolerance", "reason": "not slower"},
+    )
+
+
+def differences() -> Record:
+    """Make a record of one documented difference."""
+    row = {
+        **{"id": "D1", "title": "Interpolation", "paper": "bilinear", "reference": "nearest"},
+        **{"reproduction": "as the reference", "effect": "change of the logits", "value": 0.4},
+        **{"unit": "1", "verdict": "explained difference", "source": "paper"},
+    }
+    outcome = {"outcome": "explained difference", "reason": "as documented"}
+    return record("differences", "all", tables={"differences": [row]}, verdict=outcome)
+
+
+def audit(longest_run: int = 30) -> Record:
+    """Make an audit with one source that is there and one that is not."""
+    known = {
+        **{"reference": "HRNet@f760c988", "path": "cls_hrnet.py", "tokens": 3000, "share": 0.08},
+        **{"longest_run": longest_run, "source": "measured", "passes": longest_run <= 67},
+    }
+    absent = {
+        **{"reference": "HRNet@6f69e467", "path": "pose_hrnet.py", "tokens": None, "share": None},
+        **{"longest_run": None, "source": "not run", "passes": None},
+    }
+    control = {"first": "a.py", "second": "b.py", "kind": "independent", "longest_run": 66}
+    outcome = "within tolerance" if known["passes"] else "not reproduced"
+    return record(
+        "audit",
+        "all",
+        claim_ids=["C12"],
+        measurements=[
+            measurement("limit_longest_run", 67, "tokens"),
+            measurement("limit_share", 0.186, "share"),
+        ],
+        tables={"files": [known, absent], "controls": [{**control, "share": 0.18}]},
+        verdict={"outcome": outcome, "reason": "audited"},
+    )
+
+
+def equivalence(
+    name: str = "cls_hrnet_w18_small_v1", weights: str = "random", *, error: float = 2e-15
+) -> Record:
+    """Make a comparison of 30 layers whose errors grow with depth, and three faults."""
+    outcome = "reproduced" if error < 1e-11 else "not reproduced"
+    modes = [
+        {
+            **{"mode": mode, "outcome": outcome, "reason": "as constructed", "compared": 30},
+            **{"bit_equal": 10, "max_error": error if mode != "static" else 0.0, "bound": 1e-11},
+            "first_divergent": "",
+        }
+        for mode in (agreement.STATIC, *agreement.COMPUTED)
+    ]
+    layers = [
+        {
+            **{"depth": depth, "reference": f"layer{depth}", "reproduction": f"part{depth}"},
+            **{"op": "Conv2d", "shape": "16x16x16", "buffers": None, "step": error * depth / 30},
+            **dict.fromkeys(("forward_eval", "forward_train"), error * depth / 30),
+            **{"activation_gradient": 3 * error, "parameter_gradient": 0.0},
+            **{"noise": 1e-15, "float32": 2e-7, "example_fault": None if depth < 9 else 1e-4},
+            **{"bound_forward": 1e-11, "bound_gradient": 1e-10},
+            "agrees": outcome == "reproduced",
+        }
+        for depth in range(1, 31)
+    ]
+    fault = {"expected_mode": "step", "mode": "step", "site": "conv1", "caught": True}
+    harmless = {"expected_mode": "", "mode": "", "site": "", "caught": False}
+    faults = [
+        {"fault": "no weight decay", "kind": "fault", "largest_error": 1e-5, **fault},
+        {"fault": "detached stream", "kind": "fault", "largest_error": 0.5, **fault},
+        {"fault": "channels last", "kind": "harmless", "largest_error": 1e-14, **harmless},
+    ]
+    equal = ("loss_bit_equal", "gradients_bit_equal", "state_bit_equal")
+    steps = [
+        {"precision": precision, "step": step, **dict.fromkeys(equal, True)}
+        for precision in ("float32", "float64")
+        for step in (1, 2, 3)
+    ]
+    trace = {"network": name, "phase": "forward", "rows": 90, "failures": 0}
+    return record(
+        "equivalence",
+        f"{name}.{weights}",
+        claim_ids=["C3", "C4", "C5", "C6", "C7"],
+        subject={"network": name},
+        measurements=[
+            measurement("example_fault", "no ReLU", "name"),
+            measurement("example_fault_max_error", 1e-4, "relative"),
+            measurement("noise_max_error", 1e-15, "relative"),
+        ],
+        tables={
+            **{"modes": modes, "layers": layers, "faults": faults, "trajectory": steps},
+            "traces": [{**trace, "worst_relative_error": 1e-14}],
+            "findings": [],
+        },
+        verdict={"outcome": outcome, "reason": "compared"},
+        parameters={"network": name, "weights": weights, "steps": 3},
+    )
+
+
+def all_records() -> list[Record]:
+    """Make one record or more of every case, sorted as they are read."""
+    records = [
+        *(network(name) for name in PUBLISHED),
+        equivalence(),
+        *training_runs(),
+        speed(),
+        differences(),
+        audit(),
+    ]
+    return sorted(records, key=lambda entry: (entry["case"], entry["run_id"]))

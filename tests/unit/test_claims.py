@@ -1,0 +1,197 @@
+"""Claims: each verdict from records that are right, wrong, incomplete or missing."""
+
+import doctest
+from types import ModuleType
+
+import pytest
+
+from comparison import claims, evidence, judges
+from comparison.record import OUTCOMES
+from comparison.study import ROOT, Study, StudyError
+from tests import synthetic
+from tests.synthetic import Record
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Return the study that the synthetic records belong to."""
+    return synthetic.study(tmp_path_factory.mktemp("studies"))
+
+
+def verdict(study: Study, claim: str, *records: Record) -> judges.Verdict:
+    """Judge one claim."""
+    return claims.claim_named(claim).verdict(study, records)
+
+
+@pytest.fixture(scope="module")
+def whole(study: Study) -> dict[str, judges.Verdict]:
+    """Judge all claims by a complete set of good records."""
+    records = synthetic.all_records()
+    return {claim.id: claim.verdict(study, records) for claim in claims.CLAIMS}
+
+
+GOOD = {
+    "C1": "reproduced",
+    "C2": "reproduced",
+    "C3": "reproduced",
+    "C4": "reproduced",
+    "C5": "reproduced",
+    "C6": "reproduced",
+    "C7": "reproduced",
+    "C8": "within tolerance",
+    "C9": "reproduced",
+    "C10": "within tolerance",
+    "C11": "not comparable",
+    "C12": "within tolerance",
+    "C13": "explained difference",
+}
+
+
+def test_good_records_give_good_verdicts(whole: dict[str, judges.Verdict]) -> None:
+    assert {name: verdict.outcome for name, verdict in whole.items()} == GOOD
+    assert all(verdict.reason and verdict.records for verdict in whole.values())
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.id)
+def test_no_record_is_not_run(study: Study, claim: claims.Claim) -> None:
+    assert claim.verdict(study, []).outcome == "not run"
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.id)
+def test_a_claim_names_its_notebook_and_command(claim: claims.Claim) -> None:
+    assert claim.command == f"make claim ID={claim.id}"
+    assert not claim.notebook or (ROOT / "notebooks").is_dir()
+    assert claim.sentence.endswith(".")
+
+
+def test_all_outcomes_have_a_rank() -> None:
+    assert set(judges.SEVERITY) == set(OUTCOMES)
+    assert judges.worst([]) == "not run"
+
+
+def test_a_missed_digit_is_not_reproduced(study: Study) -> None:
+    good, bad = "cls_hrnet_w18_small_v1", "cls_hrnet_w18"
+    records = [synthetic.network(good), synthetic.network(bad, "not reproduced")]
+    for claim in ("C1", "C2"):
+        found = verdict(study, claim, *records)
+        assert found.outcome == "not reproduced"
+        assert found.reason.startswith("1 of 2")
+
+
+def test_missing_networks_are_counted(study: Study) -> None:
+    found = verdict(study, "C1", synthetic.network("cls_hrnet_w18"))
+    assert found.reason.endswith("1 of 2 networks not run")
+
+
+def test_a_difference_between_layers_is_not_reproduced(study: Study) -> None:
+    wrong = synthetic.equivalence(error=1e-3)
+    found = verdict(study, "C5", wrong)
+    assert found.outcome == "not reproduced"
+    assert "cls_hrnet_w18_small_v1, forward eval" in found.reason
+
+
+def test_an_error_without_a_number_counts_as_infinite(study: Study) -> None:
+    wrong = synthetic.equivalence()
+    wrong["tables"]["modes"][3]["max_error"] = None
+    assert "inf" in verdict(study, "C5", wrong).reason
+
+
+def test_a_deviation_from_the_traces_is_not_reproduced(study: Study) -> None:
+    wrong = synthetic.equivalence()
+    wrong["tables"]["traces"][0]["failures"] = 2
+    found = verdict(study, "C4", wrong)
+    assert found.outcome == "not reproduced"
+    assert found.reason.startswith("2 of 90 rows")
+
+
+def test_without_a_trace_the_recorded_numbers_are_not_run(study: Study) -> None:
+    untraced = synthetic.equivalence()
+    untraced["tables"]["traces"] = []
+    assert verdict(study, "C4", untraced).outcome == "not run"
+
+
+@pytest.mark.parametrize(("row", "caught"), [(0, False), (2, True)])
+def test_a_missed_fault_and_a_false_alarm_fail(study: Study, row: int, caught: bool) -> None:
+    wrong = synthetic.equivalence()
+    wrong["tables"]["faults"][row]["caught"] = caught
+    assert verdict(study, "C6", wrong).outcome == "not reproduced"
+
+
+def test_bits_that_part_are_an_explained_difference(study: Study) -> None:
+    parted = synthetic.equivalence()
+    parted["tables"]["trajectory"][1]["state_bit_equal"] = False
+    found = verdict(study, "C7", parted)
+    assert found.outcome == "explained difference"
+    assert "the shortest over 1" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("shift", "outcome"),
+    [(0.0, "within tolerance"), (0.9, "undecided"), (-5.0, "not reproduced")],
+)
+def test_equal_accuracy_is_decided_by_the_interval(
+    study: Study, shift: float, outcome: str
+) -> None:
+    found = verdict(study, "C8", *synthetic.training_runs(shift))
+    assert found.outcome == outcome
+    assert "margin 1, power" in found.reason
+
+
+def test_a_margin_changed_after_the_runs_is_refused(study: Study) -> None:
+    found = verdict(study, "C8", *synthetic.training_runs(margin=0.5))
+    assert found.outcome == "not comparable"
+    assert found.reason == "the study file's margin is 1, the runs were made under 0.5"
+
+
+def test_runs_outside_the_plan_cannot_tip_the_test(study: Study) -> None:
+    planned = synthetic.training_runs(0.9)
+    more = [synthetic.training("reproduction", seed, 90.2) for seed in range(3, 30)]
+    longer = [synthetic.training("reproduction", 0, 90.2, epochs=9)]
+    assert verdict(study, "C8", *planned, *more, *longer) == verdict(study, "C8", *planned)
+
+
+def test_one_missing_run_is_told(study: Study) -> None:
+    found = verdict(study, "C8", *synthetic.training_runs()[1:])
+    assert found.reason.endswith("1 of 6 runs not run")
+
+
+def test_one_arm_alone_is_undecided(study: Study) -> None:
+    assert verdict(study, "C8", *synthetic.training_runs()[:3]).outcome == "undecided"
+
+
+def test_one_flip_in_float64_is_not_reproduced(study: Study) -> None:
+    found = verdict(study, "C9", synthetic.training("reference", 0, 90.0, flips=1))
+    assert found.outcome == "not reproduced"
+    assert found.reason == "1 of 360 decisions differ in float64, 1 in float32"
+
+
+@pytest.mark.parametrize(
+    ("top1", "outcome"), [(72.6, "within tolerance"), (70.0, "not reproduced")]
+)
+def test_published_accuracy_is_judged_on_imagenet_alone(
+    study: Study, top1: float, outcome: str
+) -> None:
+    data = {"name": "image_folder", "num_classes": 1000, "test_count": 50_000}
+    runs = [synthetic.training("reproduction", seed, top1, data=data) for seed in (0, 1)]
+    assert verdict(study, "C11", *runs).outcome == outcome
+
+
+def test_text_in_common_is_not_reproduced(study: Study) -> None:
+    assert verdict(study, "C12", synthetic.audit(longest_run=300)).outcome == "not reproduced"
+
+
+def test_an_unknown_claim_is_told_with_the_known_ones() -> None:
+    with pytest.raises(StudyError, match=r"claim 'C0' is unknown; use one of C1, .*C13"):
+        claims.claim_named("C0")
+
+
+def test_the_markdown_table_has_a_row_a_claim(study: Study) -> None:
+    lines = claims.verdict_table(study, synthetic.all_records()).splitlines()
+    assert len(lines) == 2 + len(claims.CLAIMS)
+    assert "| reproduced |" in lines[2] and "`make claim ID=C1`" in lines[2]
+
+
+@pytest.mark.parametrize("module", [claims, judges, evidence])
+def test_examples_in_the_documentation_hold(module: ModuleType) -> None:
+    done = doctest.testmod(module)
+    assert done.attempted and not done.failed

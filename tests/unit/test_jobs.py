@@ -1,0 +1,211 @@
+"""Jobs of a study: names, parameters, threads, and what makes a record run again."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from comparison.parameters import COMMON
+from comparison.parameters import NOTEBOOKS as KNOWN_PARAMETERS
+from comparison.study import ROOT, load_study
+from workflow import jobs
+from workflow.jobs import Job, jobs_of
+
+STANDARD = load_study("standard")
+
+
+def of_case(case: str) -> list[Job]:
+    """Return the standard study's jobs of one case."""
+    return [job for job in jobs_of(STANDARD) if job.case == case]
+
+
+def test_standard_has_one_job_a_record() -> None:
+    keys = [job.key for job in jobs_of(STANDARD)]
+    assert len(keys) == len(set(keys)) == 9 + 10 + 12 + 1 + 1 + 1
+
+
+def test_training_runs_have_the_names_of_their_records() -> None:
+    names = [job.run_id for job in of_case("training")]
+    assert names[0] == "cls_hrnet_w18_small_v1.fashion_mnist.reference.seed0"
+    assert len({job.parameters["seed"] for job in of_case("training")}) == 6
+    assert of_case("training")[0].record == f"results/standard/records/training/{names[0]}.json"
+
+
+@pytest.mark.parametrize("study", ["tiny", "quick", "standard", "full"])
+def test_notebooks_know_every_parameter_that_they_are_given(study: str) -> None:
+    for job in jobs_of(load_study(study)):
+        if job.notebook:
+            name = Path(job.notebook).stem
+            assert set(job.parameters) <= {*COMMON, *KNOWN_PARAMETERS[name]}
+            defaults = {**COMMON, **KNOWN_PARAMETERS[name]}
+            for parameter, value in job.parameters.items():
+                assert type(value) is type(defaults[parameter]), parameter
+
+
+def test_trained_weights_wait_for_the_run_that_trains_them() -> None:
+    (trained,) = [job for job in of_case("equivalence") if job.run_id.endswith(".trained")]
+    (donor,) = trained.depends
+    assert donor == "training/cls_hrnet_w18_small_v1.fashion_mnist.reference.seed0"
+    assert donor.split("/")[1] in str(trained.parameters["weights_file"])
+
+
+def test_tiny_compares_random_weights_only() -> None:
+    ids = [job.run_id for job in jobs_of(load_study("tiny")) if job.case == "equivalence"]
+    assert ids == ["cls_hrnet_w18_small_v1.random"]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8, 64])
+def test_jobs_times_threads_stay_within_the_cores(cores: int) -> None:
+    for job in [*jobs_of(STANDARD), *jobs_of(load_study("full"))]:
+        threads = jobs.threads_for(job, cores)
+        assert threads >= 1
+        assert jobs.concurrent_jobs(job, cores) * threads <= cores
+
+
+def test_timing_has_the_machine_for_itself() -> None:
+    (speed,) = of_case("speed")
+    assert jobs.concurrent_jobs(speed, 8) == 1
+    assert jobs.concurrent_jobs(of_case("training")[0], 8) == 8
+
+
+def test_large_networks_reserve_more_memory() -> None:
+    by_network = {job.run_id: job.memory_mib for job in of_case("equivalence")}
+    assert by_network["cls_hrnet_w64.random"] > by_network["cls_hrnet_w18.random"]
+
+
+def test_memory_stays_within_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    assert 0 < jobs.usable_memory_mib() < total
+    monkeypatch.setattr(jobs, "usable_memory_mib", lambda: 4000)
+    assert max(jobs.memory_for(job) for job in jobs_of(STANDARD)) == 4000
+
+
+def test_arguments_are_quoted() -> None:
+    job = Job(
+        case="training",
+        run_id="x",
+        notebook="n.ipynb",
+        parameters={"data": "image_folder:my pictures; rm x", "seed": 3},
+        results_dir="results/mine",
+    )
+    assert job.arguments() == "-p data 'image_folder:my pictures; rm x' -p seed 3"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Make a small repository: a notebook that imports one of two modules."""
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "reproduction").mkdir()
+    (tmp_path / "comparison" / "used.py").write_text("from reproduction import deep\nx = 1\n")
+    (tmp_path / "comparison" / "other.py").write_text("y = 1\n")
+    (tmp_path / "comparison" / "figures.py").write_text("z = 1\n")
+    (tmp_path / "reproduction" / "__init__.py").write_text("")
+    (tmp_path / "reproduction" / "deep.py").write_text("import os\n")
+    cells = [
+        {"cell_type": "markdown", "source": ["# A question\n"]},
+        {"cell_type": "code", "source": ["from comparison import used, figures\n", "used.x\n"]},
+    ]
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    return tmp_path
+
+
+def hashed(tree: Path) -> str:
+    """Hash what the small repository's notebook depends on."""
+    jobs._tree.cache_clear()
+    return jobs.digest(jobs.sources("n.ipynb", tree), tree)
+
+
+def test_sources_are_the_notebook_and_what_it_imports(tree: Path) -> None:
+    names = [str(path.relative_to(tree)) for path in jobs.sources("n.ipynb", tree)]
+    assert names == [
+        "comparison/used.py",
+        "n.ipynb",
+        "reproduction/__init__.py",
+        "reproduction/deep.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "matters"),
+    [
+        ("comparison/used.py", "from reproduction import deep\nx = 2\n", True),
+        ("reproduction/deep.py", "import sys\n", True),
+        ("comparison/other.py", "y = 2\n", False),
+        ("comparison/figures.py", "z = 2\n", False),
+        ("comparison/used.py", "from reproduction import deep  # why\n\nx = 1\n", False),
+    ],
+)
+def test_only_source_that_is_imported_matters(
+    tree: Path, file: str, text: str, matters: bool
+) -> None:
+    before = hashed(tree)
+    (tree / file).write_text(text)
+    assert (hashed(tree) != before) is matters
+
+
+def test_outputs_and_prose_of_a_notebook_do_not_matter(tree: Path) -> None:
+    before = hashed(tree)
+    notebook = json.loads((tree / "n.ipynb").read_text())
+    notebook["cells"][0]["source"] = ["# Another question\n"]
+    notebook["cells"][1]["outputs"] = [{"output_type": "stream", "text": "7"}]
+    (tree / "n.ipynb").write_text(json.dumps(notebook))
+    assert hashed(tree) == before
+    notebook["cells"][1]["source"] = ["from comparison import used\n", "used.x + 1\n"]
+    (tree / "n.ipynb").write_text(json.dumps(notebook))
+    assert hashed(tree) != before
+
+
+def test_another_reference_or_parameter_makes_a_record_run_again() -> None:
+    job = of_case("networks")[0]
+    other = of_case("networks")[1]
+    assert job.trigger("official-1") == job.trigger("official-1")
+    assert job.trigger("official-1") != job.trigger("stand-in-2")
+    assert job.trigger("official-1") != other.trigger("official-1")
+
+
+def test_data_files_of_a_module_are_among_its_sources() -> None:
+    """Every data file that lies beside a package's modules is known to matter to one of them."""
+    known = {
+        path
+        for patterns in jobs.DATA_FILES.values()
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+    }
+    lying = {path for name in jobs.PACKAGES for path in (ROOT / name).glob("*.toml")}
+    assert lying <= known
+    assert all((ROOT / module).is_file() for module in jobs.DATA_FILES)
+
+
+def test_training_does_not_depend_on_how_it_is_drawn() -> None:
+    names = {str(path.relative_to(ROOT)) for path in jobs.sources(jobs.NOTEBOOKS["training"])}
+    assert {"comparison/training.py", "reproduction/hrnet.py", "reference/loader.py"} <= names
+    assert not {"comparison/figures.py", "comparison/statistics.py", "comparison/tables"} & names
+
+
+def test_the_audit_depends_on_all_of_the_reproduction() -> None:
+    names = {str(path.relative_to(ROOT)) for path in jobs.audit_sources()}
+    assert {"reproduction/hrnet.py", "CLEANROOM.md", "reference/audit.py"} <= names
+
+
+def test_the_report_depends_on_its_text() -> None:
+    assert {"reports/report.typ", "reports/metadata.toml"} <= set(jobs.report_files())
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_reports_state_is_commit_and_changed_source(tmp_path: Path) -> None:
+    assert jobs.source_state(tmp_path) == "no version control"
+    for folder in ("reproduction", "results"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.py").write_text("x = 1\n")
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for arguments in (("init", "-q"), ("add", "."), (*author, "commit", "-q", "-m", "one")):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    clean = jobs.source_state(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "results" / "a.py").write_text("x = 2\n")
+    assert jobs.source_state(tmp_path) == clean
+    (tmp_path / "reproduction" / "a.py").write_text("x = 2\n")
+    assert jobs.source_state(tmp_path) == f"{clean} with uncommitted changes"

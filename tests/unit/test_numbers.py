@@ -1,0 +1,114 @@
+"""Numbers for the report's text: every key is announced, always there, and has a source."""
+
+import re
+
+import pytest
+
+from comparison import claims, numbers
+from comparison.study import ARMS, Study
+from tests import synthetic
+
+PLACEHOLDERS = {
+    "<claim>": [claim.id for claim in claims.CLAIMS],
+    "<network>": list(synthetic.PUBLISHED),
+    "<arm>": list(ARMS),
+    "<mode>": ["forward_eval", "forward_train", "loss", "backward", "buffers", "step"],
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Return the study that the synthetic records belong to."""
+    return synthetic.study(tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="module")
+def found(study: Study) -> numbers.Numbers:
+    """Resolve all keys from good records."""
+    return numbers.collect(study, synthetic.all_records())
+
+
+def announced() -> set[str]:
+    """Read the keys from the module's documentation."""
+    text = (numbers.__doc__ or "").split("\n\n", 2)[2]
+    keys: set[str] = set()
+    for pattern in re.findall(r"[a-z]\w*(?:\.[\w<>]+)+", text):
+        stems = [pattern]
+        for placeholder, values in PLACEHOLDERS.items():
+            stems = [stem.replace(placeholder, value) for stem in stems for value in values]
+        keys.update(stems)
+    return keys
+
+
+def test_the_keys_are_those_that_are_documented(study: Study, found: numbers.Numbers) -> None:
+    assert set(found) == announced()
+    assert set(numbers.collect(study, [])) == announced()
+
+
+def test_every_number_names_its_source(found: numbers.Numbers) -> None:
+    missing = [key for key, entry in found.items() if not entry["source"]]
+    assert missing == []
+    assert found["audit.limit"]["source"] == "records/audit/all.json#tables.files"
+
+
+def test_without_records_results_read_not_run(study: Study) -> None:
+    empty = numbers.collect(study, [])
+    told = {key for key, entry in empty.items() if entry["text"] == "not run"}
+    known_beforehand = {
+        *("study.name", "study.description", "study.records", "study.failures", "study.commands"),
+        *("training.margin", "training.alpha", "claims.count", "claims.met", "network.drawn"),
+        "network.small_v1.width",
+    }
+    reasons = {key for key in empty if re.fullmatch(r"claims\.C\d+\.reason", key)}
+    assert set(empty) - told == {*known_beforehand, *reasons}
+    assert all(empty[key]["source"] == "" for key in told)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("networks.count", "2"),
+        ("networks.cls_hrnet_w18.published_gflops", "3.9894"),
+        ("parts.head_parameters", "55 %"),
+        ("traces.rows", "90"),
+        ("equivalence.output_max", "2.0e-15"),
+        ("equivalence.bound_forward", "1e-11"),
+        ("faults.caught", "2"),
+        ("faults.weakest_error", "1.0e-05"),
+        ("steps.bit_equal", "3"),
+        ("training.reference.top1_mean", "90.27"),
+        ("training.difference", "+0.03"),
+        ("training.margin", "1.0"),
+        ("training.seeds", "3"),
+        ("training.bit_equal_seeds", "3"),
+        ("training.outcome", "within tolerance"),
+        ("exchange.images", "2160"),
+        ("exchange.flips_float32", "6"),
+        ("speed.latency_ratio", "1.01"),
+        ("audit.longest_run", "30"),
+        ("audit.share_limit", "18.6 %"),
+        ("claims.C8.outcome", "within tolerance"),
+        ("reference.label", "official f760c988"),
+    ],
+)
+def test_numbers_are_what_the_records_say(found: numbers.Numbers, key: str, text: str) -> None:
+    assert found[key]["text"] == text
+
+
+def test_other_bits_after_training_are_counted(study: Study) -> None:
+    runs = synthetic.training_runs()
+    runs[0]["inputs"]["weights"]["final_sha256"] = "other"
+    assert numbers.collect(study, runs)["training.bit_equal_seeds"]["text"] == "2"
+
+
+def test_too_few_rounds_have_no_interval(study: Study) -> None:
+    found = numbers.collect(study, [synthetic.speed(rounds=3)])
+    assert found["speed.latency_ratio"]["text"] == "1.01"
+    assert found["speed.latency_low"]["text"] == "not run"
+
+
+def test_the_same_records_give_the_same_bytes(study: Study, found: numbers.Numbers) -> None:
+    again = numbers.collect(study, synthetic.all_records())
+    assert list(again) == list(found)
+    text = numbers.to_json(found)
+    assert text.endswith("}\n") and text == numbers.to_json(dict(reversed(found.items())))

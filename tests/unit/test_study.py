@@ -1,0 +1,117 @@
+"""Study files: what is read, and the sentence for everything that is wrong with one."""
+
+from pathlib import Path
+
+import pytest
+
+from comparison import products
+from comparison.study import ROOT, StudyError, known_studies, load_study, study_of
+from reproduction import NETWORKS
+
+GOOD = """
+description: a study
+networks: [cls_hrnet_w18]
+training:
+  network: cls_hrnet_w18
+  data: digits
+  seeds: [0, 1]
+  epochs: 1
+  batch_size: 8
+  margin_pp: 1
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    """Write a study file and return the study's name."""
+    (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    return "mine"
+
+
+@pytest.mark.parametrize("name", known_studies())
+def test_committed_studies_are_valid_and_name_known_networks(name: str) -> None:
+    study = load_study(name)
+    named = {*study.networks}
+    for plan in (study.equivalence, study.training, study.speed):
+        if plan is not None:
+            named |= set(getattr(plan, "networks", ()) or (plan.network,))  # type: ignore[union-attr]
+    assert named <= set(NETWORKS)
+    assert study.results_dir == f"results/{name}"
+
+
+def test_the_four_studies_exist() -> None:
+    assert {"tiny", "quick", "standard", "full"} <= set(known_studies())
+
+
+def test_standard_is_what_was_agreed_before_the_first_run() -> None:
+    study = load_study("standard")
+    assert study.networks == tuple(NETWORKS)
+    assert study.equivalence is not None and study.equivalence.networks == tuple(NETWORKS)
+    plan = study.training
+    assert plan is not None
+    assert (plan.data, plan.network) == ("fashion_mnist", "cls_hrnet_w18_small_v1")
+    assert (plan.seeds, plan.epochs, plan.margin_pp) == (tuple(range(6)), 2, 1.0)
+
+
+def test_entries_are_read_and_left_out_ones_keep_their_defaults(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, GOOD), tmp_path)
+    assert study.training is not None and study.speed is None
+    assert study.training.margin_pp == 1.0
+    assert study.training.arms == ("reference", "reproduction")
+    assert len(study.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("epochs: 1", "epoch: 1", "training.epoch is unknown"),
+        ("  epochs: 1\n", "", "training.epochs is missing"),
+        ("epochs: 1", "epochs: -1", "training.epochs is -1; give a whole number"),
+        ("epochs: 1", "epochs: one", "training.epochs is 'one'; give a value of type int"),
+        ("epochs: 1", "epochs: 1.5", "training.epochs is 1.5"),
+        ("epochs: 1", "epochs: true", "training.epochs is True"),
+        ("[0, 1]", "[0, 0]", "training.seeds is (0, 0)"),
+        ("[0, 1]", "[]", "training.seeds is ()"),
+        ("[0, 1]", "7", "training.seeds is 7; give a list of int"),
+        ("margin_pp: 1", "margin_pp: 0", "training.margin_pp is 0.0; give a number above 0"),
+        ("data: digits", "data: digits\n  arms: [ours]", "training.arms is ('ours',)"),
+        ("description: a study", "description: 3", "description is 3"),
+        (GOOD, "- a\n- b", "the file is ['a', 'b']; give a mapping"),
+        (GOOD, "a: [", "expected"),
+        (GOOD, "", "the file is None; give a mapping"),
+    ],
+)
+def test_a_faulty_file_is_told_in_one_sentence(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    with pytest.raises(StudyError) as failure:
+        load_study(write(tmp_path, GOOD.replace(old, new)), tmp_path)
+    assert told in str(failure.value)
+    assert str(failure.value).startswith("mine.yaml: ")
+    assert "\n" not in str(failure.value)
+
+
+def test_an_unknown_study_is_told_with_the_known_ones() -> None:
+    with pytest.raises(StudyError, match=r"'nightly' is unknown; use one of .*quick.*standard"):
+        load_study("nightly")
+
+
+def test_a_name_cannot_leave_the_folder() -> None:
+    with pytest.raises(StudyError, match="unknown"):
+        load_study("../profiles/local/config")
+
+
+def test_only_a_studys_own_folder_belongs_to_it() -> None:
+    found = study_of("results/quick")
+    assert found is not None and found.name == "quick"
+    assert study_of(ROOT / "results" / "quick") == found
+    assert study_of("results/by_hand") is None
+    assert study_of("elsewhere/quick") is None
+
+
+def test_products_follow_the_plan(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, GOOD), tmp_path)
+    assert "speed.svg" not in products.figure_files(study)
+    assert "training_curves.svg" in products.figure_files(study)
+    assert not any(name.startswith("layers_") for name in products.table_files(study))
+    standard = products.table_files(load_study("standard"))
+    assert {f"layers_{name}.csv" for name in NETWORKS} <= set(standard)
