@@ -118,7 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     verdicts.add_argument("--write", action="store_true", help="into README.md as well")
     verdicts.set_defaults(run=run_verdicts)
     check = commands.add_parser("check", help=run_check.__doc__)
-    check.add_argument("network", help="official name, e.g. cls_hrnet_w18")
+    check.add_argument("--network", required=True, help="official name, e.g. cls_hrnet_w18")
     check.add_argument("--steps", type=int, default=2, help="optimizer steps")
     check.add_argument("--weights-file", default="", help="trained weights; else random ones")
     check.add_argument("--data", default="digits", help="what trained weights are shown")

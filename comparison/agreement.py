@@ -9,6 +9,7 @@ from comparison.evidence import Record, Row
 
 STATIC = "static"
 COMPUTED = ("forward eval", "forward train", "loss", "backward", "buffers", "step")
+FREE_RUNS = "trajectory"
 
 
 def modes(records: Iterable[Record]) -> list[Row]:

@@ -14,7 +14,7 @@ from torch import nn
 
 import reference
 from comparison.study import ARMS
-from reproduction import ClassificationNetwork, UserError, build_network
+from reproduction import ClassificationNetwork, UserError, build_network, network_config
 from reproduction.checkpoints import from_official, official_name, to_official
 
 OFFICIAL_CLASSES = 1000
@@ -31,9 +31,11 @@ def build(arm: str, network: str, num_classes: int = OFFICIAL_CLASSES) -> nn.Mod
 
     Raises:
         UserError: The arm or the network is unknown.
+        ReferenceUnavailable: The reference is absent or was tampered with.
     """
     if arm not in ARMS:
         raise UserError(f"arm {arm!r} is unknown; use {' or '.join(ARMS)}")
+    network_config(network)
     if arm == "reproduction":
         return build_network(network, num_classes=num_classes)
     model = reference.build(network)

@@ -160,7 +160,7 @@ def of_modes(*wanted: str) -> Judge:
 def of_traces(study: Study, records: Sequence[Record]) -> Verdict:
     """Judge the replay of the recorded numbers of the official code."""
     replayed = [record for record in records if record["tables"].get("traces")]
-    rows = evidence.rows_of(replayed, "traces")
+    rows = agreement.traces(replayed)
     if not rows:
         return Verdict(outcome="not run", reason="none of the networks has a recorded trace")
     count = sum(row["rows"] for row in rows)
@@ -191,14 +191,15 @@ def of_faults(study: Study, records: Sequence[Record]) -> Verdict:
 
 
 def of_bits(study: Study, records: Sequence[Record]) -> Verdict:
-    """Judge equality to the bit in float32, step by step; less than all steps is explained."""
+    """Judge the free runs: equality to the bit in float32, or rounding alone where it ends."""
     followed = agreement.trajectories(records, "float32")
     if not followed:
         return Verdict(outcome="not run", reason="no steps in float32")
     equal = [agreement.bit_equal_steps(rows) for rows in followed]
     steps = [len(rows) for rows in followed]
     whole = sum(e == s for e, s in zip(equal, steps, strict=True))
-    outcome = "reproduced" if whole == len(followed) else "explained difference"
+    judged = (row for row in agreement.modes(records) if row["mode"] == agreement.FREE_RUNS)
+    outcome = worst(row["outcome"] for row in judged)
     reason = (
         f"{whole} of {len(followed)} comparisons equal to the bit over all {max(steps)} steps, the "
         f"shortest over {min(equal)}"

@@ -269,7 +269,7 @@ def equivalence(
             **{"bit_equal": 10, "max_error": error if mode != "static" else 0.0, "bound": 1e-11},
             "first_divergent": "",
         }
-        for mode in (agreement.STATIC, *agreement.COMPUTED)
+        for mode in (agreement.STATIC, *agreement.COMPUTED, agreement.FREE_RUNS)
     ]
     layers = [
         {
