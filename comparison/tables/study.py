@@ -156,7 +156,7 @@ def _margin(study: Study, records: Sequence[Record]) -> str:
         r["subject"]["config"].get("study_sha256", "")[:12]
         for r in evidence.planned_runs(records, study)
     }
-    margins = _listed(f"{value:g} points" for value in sorted(allowed))
+    margins = _listed(f"{value:g} pp of top-1" for value in sorted(allowed))
     return f"{margins}, study file SHA-256 {_listed(sorted(files))}" if allowed else ""
 
 
@@ -177,7 +177,7 @@ def _compute(study: Study, records: Sequence[Record]) -> str:
 def _threads(study: Study, records: Sequence[Record]) -> str:
     return _listed(
         sorted(
-            f"{r['provenance']['jobs']} jobs of {r['provenance']['threads']} threads, "
+            f"jobs at once: {r['provenance']['jobs']}, threads of each: {r['provenance']['threads']}, "
             f"OMP_WAIT_POLICY {r['provenance']['omp_wait_policy']}"
             for r in records
         )
