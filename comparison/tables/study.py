@@ -177,8 +177,8 @@ def _compute(study: Study, records: Sequence[Record]) -> str:
 def _threads(study: Study, records: Sequence[Record]) -> str:
     return _listed(
         sorted(
-            f"jobs at once: {r['provenance']['jobs']}, threads of each: {r['provenance']['threads']}, "
-            f"OMP_WAIT_POLICY {r['provenance']['omp_wait_policy']}"
+            f"jobs at once: {r['provenance']['jobs']}, threads of each: "
+            f"{r['provenance']['threads']}, OMP_WAIT_POLICY {r['provenance']['omp_wait_policy']}"
             for r in records
         )
     )

@@ -129,7 +129,7 @@ def test_the_checklist_is_answered_from_records(tables: dict[str, Table]) -> Non
     assert answers["Number of runs"] == "3 reference, 3 reproduction"
     assert "digits (CC BY 4.0), 1437 training and 360 test" in answers["Data, splits, license"]
     assert answers["Order and augmentation"] == "the same batches in both arms for 3 of 3 seeds"
-    assert answers["Margin, fixed beforehand"] == "1 points, study file SHA-256 efefefefefef"
+    assert answers["Margin, fixed beforehand"] == "1 pp of top-1, study file SHA-256 efefefefefef"
 
 
 def test_different_batches_show_in_the_checklist(study: Study) -> None:
