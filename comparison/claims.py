@@ -61,7 +61,7 @@ CLAIMS = (
     ),
     Claim(
         id="C3",
-        sentence="Layers, their settings and all tensors of the state have equals one to one.",
+        sentence="Layers, their settings and all tensors of the state correspond one to one.",
         cases=("equivalence",),
         notebook="notebooks/02_equivalence.ipynb",
         judge=judges.of_modes(agreement.STATIC),
