@@ -1,0 +1,1 @@
+"""Equivalence of any two PyTorch modules: matched, measured against noise, localized."""

@@ -1,0 +1,83 @@
+"""Mode "data path": what both sides show their models, sample by sample."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from comparison.engine.fits import fit_share
+from comparison.engine.sides import Batch
+from comparison.engine.trace import tensors_in
+from comparison.engine.verdict import DATA, Finding, ModeVerdict, conclude
+
+
+def compare_data(reference: Iterable[Batch], candidate: Iterable[Batch]) -> ModeVerdict:
+    """Compare two sequences of batches by the hashes of their samples.
+
+    Args:
+        reference: The reference's batches, after all augmentation.
+        candidate: The candidate's.
+    """
+    theirs, ours = [list(side) for side in (reference, candidate)]
+    findings: list[Finding] = []
+    sizes = [[len(batch.inputs) for batch in side] for side in (theirs, ours)]
+    if sizes[0] != sizes[1]:
+        said = [f"{len(side)} batches of {sum(side)} samples" for side in sizes]
+        findings.append(Finding("batches", f"{said[1]}, in the reference {said[0]}"))
+    left, right = [torch.cat([b.inputs for b in side]) for side in (theirs, ours)]
+    hashes = [[_hash(sample) for sample in side] for side in (left, right)]
+    labels = [[label for b in side for label in _labels(b.targets)] for side in (theirs, ours)]
+    findings += _input_findings(left, right, *hashes)
+    if hashes[0] == hashes[1] and labels[0] != labels[1]:
+        first = next(i for i, (a, b) in enumerate(zip(*labels, strict=False)) if a != b)
+        text = f"sample {first} has {labels[1][first]}, in the reference {labels[0][first]}"
+        findings.append(Finding("targets", text))
+    return conclude(DATA, (), findings, facts=2 * len(hashes[0]))
+
+
+def _input_findings(
+    left: torch.Tensor, right: torch.Tensor, theirs: list[str], ours: list[str]
+) -> list[Finding]:
+    if theirs == ours or theirs[: len(ours)] == ours or ours[: len(theirs)] == theirs:
+        return []
+    first = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b)
+    if sorted(theirs) == sorted(ours):
+        where = theirs.index(ours[first])
+        text = f"the order differs: position {first} holds sample {where} of the reference"
+        return [Finding("order", text)]
+    text = f"sample {first} differs{_explained(left[first], right[first])}"
+    count = sum(a != b for a, b in zip(theirs, ours, strict=False))
+    return [Finding("inputs", f"{text}; {count} of {len(theirs)} samples differ")]
+
+
+def _explained(theirs: torch.Tensor, ours: torch.Tensor) -> str:
+    if theirs.shape != ours.shape:
+        return f": shape {tuple(ours.shape)}, in the reference {tuple(theirs.shape)}"
+    if torch.equal(ours, theirs.flip(-1)):
+        return ": it is mirrored"
+    if theirs.dim() == 3 and torch.equal(ours, theirs.flip(0)):
+        return ": its channels are in the opposite order"
+    for channel, (a, b) in enumerate(zip(theirs, ours, strict=True)):
+        if not torch.equal(a, b):
+            return f": channel {channel} behaves as {_line(a, b)}"
+    return ""
+
+
+def _line(theirs: torch.Tensor, ours: torch.Tensor) -> str:
+    """Fit a line to what became of a channel."""
+    a, b = theirs.double().flatten(), ours.double().flatten()
+    centered = a - a.mean()
+    slope = (torch.dot(centered, b) / torch.dot(centered, centered)).item()
+    shift = (b.mean() - slope * a.mean()).item()
+    exact = fit_share(torch.ones_like(b), slope * a, b + 1.0, at=0.0) is not None
+    return f"{slope:.6g} x {shift:+.6g}" if exact else "another image"
+
+
+def _hash(sample: torch.Tensor) -> str:
+    return hashlib.sha256(sample.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _labels(targets: Any) -> list[Any]:
+    found = tensors_in(targets)
+    return [label.tolist() for label in found[0]] if found else []

@@ -1,0 +1,50 @@
+"""States that two models can share: random in every tensor, so that nothing is hidden.
+
+A fresh initialization would hide what is swapped or ignored: scales of 1, means of 0.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def random_state(model: nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """Draw a state in which no tensor is trivial, from the seed and the names of the tensors.
+
+    Weights keep the size of signals (variance 1 / fan-in); scales lie in [0.25, 0.75), variances
+    in [0.5, 1.5), means and biases are normal times 0.1, counters lie in [2, 100).
+    """
+    tensors = dict((*model.named_parameters(), *model.named_buffers()))
+    return {name: _draw(name, tensor, seed) for name, tensor in tensors.items()}
+
+
+def load_state(
+    model: nn.Module, state: Mapping[str, torch.Tensor], names: Mapping[str, str] | None = None
+) -> None:
+    """Copy a state into a model; ``names`` translates the model's names into the state's."""
+    with torch.no_grad():
+        for own, tensor in (*model.named_parameters(), *model.named_buffers()):
+            name = own if names is None else names.get(own, "")
+            if name in state and state[name].shape == tensor.shape:
+                tensor.copy_(state[name])
+
+
+def _draw(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
+    digest = hashlib.sha256(f"state/{seed}/{name}".encode()).digest()[:8]
+    generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+    shape = tuple(tensor.shape)
+    values: np.ndarray
+    if not tensor.is_floating_point():
+        values = generator.integers(2, 100, shape)
+    elif len(shape) > 1:
+        values = generator.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+    elif name.endswith("running_var"):
+        values = generator.uniform(0.5, 1.5, shape)
+    elif name.endswith(("running_mean", "bias")):
+        values = 0.1 * generator.standard_normal(shape)
+    else:
+        values = generator.uniform(0.25, 0.75, shape)
+    return torch.as_tensor(np.asarray(values)).to(tensor.dtype)
