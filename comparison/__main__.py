@@ -89,6 +89,26 @@ def run_check(arguments: argparse.Namespace) -> int:
     return status
 
 
+def run_trial(arguments: argparse.Namespace) -> int:
+    """Try the checker itself on injected faults and harmless changes; its gates decide."""
+    from comparison.mutation import trial
+    from reproduction import network_config
+
+    network_config(arguments.network)
+    rows = []
+    for row in trial.trial(
+        arguments.network,
+        image_size=arguments.image_size,
+        faults=arguments.faults,
+        changes=arguments.harmless,
+        seed=arguments.seed,
+    ):
+        rows.append(row)
+        print(f"{len(rows)}: {row['name']}: {row['mode'] or 'nothing'}", file=sys.stderr)
+    print(trial.told(rows))
+    return 0 if trial.passes(rows) else 1
+
+
 def run_audit(arguments: argparse.Namespace) -> int:
     """Audit the clean room and record it; a study judges the record, so a bad one is kept too."""
     from comparison import audit
@@ -123,6 +143,13 @@ def make_parser() -> argparse.ArgumentParser:
     check.add_argument("--weights-file", default="", help="trained weights; else random ones")
     check.add_argument("--data", default="digits", help="what trained weights are shown")
     check.set_defaults(run=run_check)
+    trial = commands.add_parser("trial", help=run_trial.__doc__)
+    trial.add_argument("--network", default="cls_hrnet_w18_small_v1", help="official name")
+    trial.add_argument("--image-size", type=int, default=64, help="height and width in pixels")
+    trial.add_argument("--faults", type=int, default=20, help="how many faults are injected")
+    trial.add_argument("--harmless", type=int, default=20, help="how many harmless candidates")
+    trial.add_argument("--seed", type=int, default=0, help="decides weights, faults and sites")
+    trial.set_defaults(run=run_trial)
     audit = commands.add_parser("audit", help=run_audit.__doc__)
     audit.add_argument("--results-dir", default="results/by_hand", help="where to record it")
     audit.set_defaults(run=run_audit)
