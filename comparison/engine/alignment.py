@@ -72,6 +72,9 @@ class _Pairing:
             return False
         if self.ours[ours].shape != self.theirs[theirs].shape:
             return False
+        unread = not self.our_users[ours] and not self.ours[ours].reads
+        if unread and self.their_users[theirs]:
+            return False  # computed, and never looked at
         self.pairs[ours] = theirs
         self.taken.add(theirs)
         return True

@@ -325,3 +325,15 @@ def test_both_models_stay_as_they_were() -> None:
     assert all(torch.equal(before[name], t) for name, t in reference.state_dict().items())
     assert all(p.grad is None for p in candidate.parameters())
     assert reference.training
+
+
+def test_what_is_computed_and_never_read_has_no_counterpart() -> None:
+    class Idle(Fuse):
+        def paths(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
+            up = self.up(streams[1])
+            F.interpolate(up.detach(), scale_factor=2)
+            rows = up.repeat_interleave(2, -2)
+            return [self.down(streams[0]), rows.repeat_interleave(2, -1)]
+
+    report = run(lambda net: setattr(net.fuse, "__class__", Idle))
+    assert report.exit_code == 0, str(report)
