@@ -30,7 +30,7 @@ from comparison.engine.modes.data import compare_data
 from comparison.engine.passes import scalar_loss
 from comparison.engine.report import Matched, Report
 from comparison.engine.sides import Batch, Loss, OptimizerFactory, SchedulerFactory, Side
-from comparison.engine.states import load_state, random_state
+from comparison.engine.states import load_state, random_state, share_parameters
 from comparison.engine.trace import call, restored, tensors_in
 from comparison.engine.verdict import (
     ACCURACY,
@@ -213,7 +213,9 @@ def _compared(
         state = random_state(reference.model, options.seed)
         load_state(reference.model, state)
         load_state(candidate.model, state, found.pairs)
+        share_parameters(candidate.model, reference.model, found.pairs)
         name_map = found.pairs
+        del state
     steps, epochs = options.steps, options.epochs
     examined = examine(leader, candidate, name_map=name_map, steps=steps, epochs=epochs)
     trajectory, free = list[dict[str, Any]](), list[ModeVerdict]()

@@ -13,7 +13,7 @@ import torch
 from comparison.engine import static
 from comparison.engine.alignment import match_nodes
 from comparison.engine.leader import COUNTING, Leader
-from comparison.engine.localize import Subject, find_origins, judge_by_mode, without_repeats
+from comparison.engine.localize import find_origins, without_repeats
 from comparison.engine.matching import NameMap, match_state
 from comparison.engine.modes.static import optimizer_findings, scheduler_findings
 from comparison.engine.passes import Sites
@@ -22,6 +22,7 @@ from comparison.engine.rows import OPEN, Key, Row
 from comparison.engine.sides import Side
 from comparison.engine.stepfits import find_step_origins
 from comparison.engine.steps import Stepper, follow
+from comparison.engine.subject import Subject, judge_by_mode
 from comparison.engine.trace import trace
 from comparison.engine.verdict import (
     BACKWARD,
@@ -85,7 +86,7 @@ def examine(
     findings, verdict = _static(subject, values=values, epochs=epochs)
     verdicts, rows, origins = [verdict], list[Row](), list[Origin]()
     for train in (False, True):
-        of_mode = _decided(subject, train, subject.compare(train)[0])
+        of_mode = _decided(subject, train, subject.compare(train))
         rows += of_mode
         modes = (TRAIN, LOSS, BACKWARD) if train else (EVAL,)
         verdicts += [_conclude(leader, mode, of_mode) for mode in modes if _has(mode, leader)]
@@ -196,11 +197,10 @@ def _decided(subject: Subject, train: bool, rows: list[Row]) -> list[Row]:
 
 
 def _single_rows(subject: Subject, train: bool) -> dict[Key, Row]:
-    reference, recorded = subject.leader.single()
-    side = subject.side.copied(torch.float32)
-    check = Checking(recorded[train])
+    check = Checking(subject.leader.single()[train])
     sink = renamed(check, subject.state.pairs)
-    batch = reference.sees(subject.leader.batches[0])
+    side = subject.side.copied(torch.float32)
+    batch = side.sees(subject.leader.batches[0])
     subject.leader.run(train, side, batch, subject.sites(train), sink)
     return check.rows
 
@@ -262,15 +262,15 @@ def _step_row(number: int, rows: Sequence[Row]) -> dict[str, Any]:
 def _bitwise(subject: Subject, rows: Sequence[Row]) -> ModeVerdict:
     """Compare bits in float32: the reference with itself, then with the candidate."""
     leader = subject.leader
-    side, recorded = leader.single()
-    batch = side.sees(leader.batches[0])
+    recorded, side = leader.single(), leader.single_side()
     unstable: list[Row] = []
-    compared: list[Row] = []
     for train in (False, True):
         again = Checking(recorded[train])
+        batch = side.sees(leader.batches[0])
         leader.run(train, side, batch, Sites.own(leader.nodes[train]), again)
         unstable += [row for row in again.rows.values() if not row.bit_equal]
-        compared += _single_rows(subject, train).values()
+    del side
+    compared = [row for train in (False, True) for row in _single_rows(subject, train).values()]
     equal = sum(row.bit_equal for row in compared)
     if unstable:
         worst = max(row.relative for row in unstable)

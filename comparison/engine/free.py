@@ -8,9 +8,9 @@ than `LOST`, the horizon ends, and nothing is said about what comes after.
 from typing import Any
 
 from comparison.engine.leader import Leader
-from comparison.engine.localize import Subject
 from comparison.engine.rewrites import ALL_AT_ONCE
 from comparison.engine.steps import Stepper, follow_free
+from comparison.engine.subject import Subject
 from comparison.engine.verdict import (
     FREE,
     NOT_REPRODUCED,

@@ -1,32 +1,43 @@
 """The reference's run, measured once: what it does, how much noise it has, for any candidate.
 
-What does not fit the memory budget is recorded window by window, each in a run of its own, so that
-the checker never holds more than the budget beside a plain run.
+What the reference computes is recorded, in memory up to a budget and beyond it in a temporary
+file. A forward pass in eval mode that is larger than the budget is not recorded at all: the two
+sides run in lock-step and every tensor is compared while both hold it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from comparison.engine.lockstep import run_lockstep
 from comparison.engine.measures import largest
-from comparison.engine.passes import Sites, expected_keys, run_eval, run_train, windows
+from comparison.engine.passes import Active, Sites, expected_keys, run_eval, run_train, sizes
 from comparison.engine.recordings import Checking, Recording, Sink, flipped
 from comparison.engine.rewrites import CALIBRATING, Rewrite
-from comparison.engine.rows import Key
+from comparison.engine.rows import Key, Row, measure
 from comparison.engine.sides import Batch, Side
 from comparison.engine.steps import Lead, Stepper, lead, step_noise
+from comparison.engine.storage import BUDGET_MIB, MIB, Store, give_back_memory
 from comparison.engine.trace import Node, trace
 from comparison.engine.verdict import BACKWARD, STATE
 from reproduction.errors import UserError
 
-MIB = 2**20
-BUDGET_MIB = 512
-# Beside the recorded tensors stand the difference under way and what the allocator keeps.
-RECORDED_SHARE = 0.6
+# Beside the recorded tensors stand the one that is read back and what the allocator keeps.
+RECORDED_SHARE = 0.25
 COUNTING = 6  # rewrites that must change a bit in a mode before its noise floor counts
 VALUES = 8  # least number of values per channel that batch statistics are taken from
+
+Hand = Callable[[Sink], Sink]
+
+
+class Compared(NamedTuple):
+    """One run of a side beside the reference: rows not yet judged, and the reference's shapes."""
+
+    rows: Mapping[Key, Row]
+    shapes: Mapping[Key, tuple[int, ...]]
 
 
 class Leader:
@@ -40,7 +51,8 @@ class Leader:
         edge_case: Why fewer than `VALUES` values per channel are meant, if they are.
 
     Raises:
-        UserError: Batch statistics would rest on too few values.
+        UserError: Batch statistics would rest on too few values, or a single tensor is larger
+            than the budget.
     """
 
     def __init__(
@@ -63,10 +75,15 @@ class Leader:
         self.step_noise: dict[tuple[str, str], float] = {}
         self.calibration: dict[tuple[str, str], int] = {}
         self._rewrites = rewrites
-        self._budget = int(budget_mib * MIB * RECORDED_SHARE)
-        self._kept: dict[bool, Recording] = {}
-        self._calibrated: set[tuple[bool, frozenset[Key] | None]] = set()
-        self._single: tuple[Side, dict[bool, Recording]] | None = None
+        memory = _memory(self.nodes[False], budget_mib)
+        self._store = Store(memory)
+        self.in_lockstep = sum(sizes(self.nodes[False])) > memory and not any(
+            node.draws for node in self.nodes[False]
+        )
+        self._recorded: dict[bool, Recording] = {}
+        self._calibrated: set[bool] = set()
+        self._single: dict[bool, Recording] = {}
+        self._single_sizes: dict[Key, float] = {}
         self._leads: list[Lead] = []
 
     def run(
@@ -74,42 +91,86 @@ class Leader:
     ) -> None:
         """Run a side in eval mode, or in train mode forward and backward."""
         (run_train if train else run_eval)(side, batch, sites, sink, **more)
+        give_back_memory()
 
-    def recordings(self, train: bool) -> Iterator[Recording]:
-        """Yield what the reference does in one mode, a window at a time, noise measured."""
-        if train in self._kept:
-            yield self._kept[train]
-            return
-        for window in windows(self.nodes[train], self.side.model, self._budget, train=train):
-            recording = Recording(window)
+    def recording(self, train: bool) -> Recording:
+        """Return what the reference does in one mode; it is run at the first call."""
+        if train not in self._recorded:
+            recording = Recording(self._store)
             self.run(train, self.side, self.batches[0], Sites.own(self.nodes[train]), recording)
-            if (train, window) not in self._calibrated:
-                self._calibrate(train, recording)
-                self._calibrated.add((train, window))
-            if window is None:
-                self._kept[train] = recording
-            yield recording
+            self._recorded[train] = recording
+        return self._recorded[train]
 
-    def single(self) -> tuple[Side, dict[bool, Recording]]:
-        """Return the reference in float32 and what it does there."""
-        if self._single is None:
-            side = self.side.copied(torch.float32)
-            recorded = {}
+    def compare(
+        self,
+        train: bool,
+        side: Side,
+        batch: Batch,
+        sites: Sites,
+        hand: Hand = lambda sink: sink,
+        active: Active = nullcontext,
+    ) -> Compared:
+        """Run a side beside what the reference does in one mode.
+
+        Args:
+            train: Whether in train mode.
+            side: The side to run.
+            batch: What it sees.
+            sites: What is compared.
+            hand: Translates what the side shows into the reference's names and order.
+            active: A context around the run, such as a neutral rewrite's.
+        """
+        if not train and self.in_lockstep:
+            return self._lockstep(side, batch, sites, hand, active)
+        recording = self.recording(train)
+        check = Checking(recording, self.noise)
+        self.run(train, side, batch, sites, hand(check), active=active)
+        return Compared(check.rows, recording.shapes())
+
+    def calibrate(self, train: bool) -> None:
+        """Measure the noise floor of a mode, once."""
+        if train in self._calibrated:
+            return
+        self._calibrated.add(train)
+        sites = Sites.own(self.nodes[train])
+        for rewrite in self._rewrites:
+            side, shown = _rewritten(self.side, self.batches[0], rewrite)
+            hand = _turned(self.batches[0]) if rewrite.reordered else _unchanged
+            found = self.compare(train, side, shown, sites, hand, rewrite.active)
+            for key, row in found.rows.items():
+                self.noise[key] = max(self.noise.get(key, 0.0), row.difference)
+                counted = rewrite.name, key.mode
+                self.calibration[counted] = self.calibration.get(counted, 0) + (not row.bit_equal)
+
+    def single_side(self) -> Side:
+        """Return a copy of the reference in float32."""
+        return self.side.copied(torch.float32)
+
+    def single(self) -> dict[bool, Recording]:
+        """Return what the reference does in float32, by train mode; it is run at the first call."""
+        if not self._single:
+            side, recorded = self.single_side(), {}
             for train in (False, True):
-                recorded[train] = Recording()
-                sites = Sites.own(self.nodes[train])
-                self.run(train, side, side.sees(self.batches[0]), sites, recorded[train])
-            self._single = side, recorded
+                recorded[train] = Recording(self._store)
+                sites, batch = Sites.own(self.nodes[train]), side.sees(self.batches[0])
+                self.run(train, side, batch, sites, self._measuring(recorded[train]))
+            self._single = recorded
         return self._single
 
     def single_sizes(self) -> dict[Key, float]:
         """Return the largest magnitude of every gradient in float32."""
-        _, recorded = self.single()
-        return {
-            key: largest(tensor)
-            for key, tensor in recorded[True].tensors.items()
-            if key.mode == BACKWARD
-        }
+        self.single()
+        return self._single_sizes
+
+    def _measuring(self, recording: Recording) -> Sink:
+        """Return a sink that records, and notes the sizes of gradients."""
+
+        def sink(key: Key, tensor: torch.Tensor) -> None:
+            recording(key, tensor)
+            if key.mode == BACKWARD:
+                self._single_sizes[key] = largest(tensor)
+
+        return sink
 
     def leads(self, count: int, *, keep: bool) -> Iterator[Lead]:
         """Yield the reference's optimizer steps; the noise of the first one is measured.
@@ -138,17 +199,31 @@ class Leader:
         """Return how many rewrites changed at least one bit in a mode."""
         return sum(1 for (_, of), changed in self.calibration.items() if of == mode and changed)
 
-    def _calibrate(self, train: bool, recording: Recording) -> None:
-        batch, nodes = self.batches[0], self.nodes[train]
-        for rewrite in self._rewrites:
-            side, shown = _rewritten(self.side, batch, rewrite)
-            check = Checking(recording)
-            sink = flipped(check, len(_first(batch.inputs))) if rewrite.reordered else check
-            self.run(train, side, shown, Sites.own(nodes), sink, active=rewrite.active)
-            for key, row in check.rows.items():
-                self.noise[key] = max(self.noise.get(key, 0.0), row.difference)
-                counted = rewrite.name, key.mode
-                self.calibration[counted] = self.calibration.get(counted, 0) + (not row.bit_equal)
+    def _lockstep(
+        self, side: Side, batch: Batch, sites: Sites, hand: Hand, active: Active
+    ) -> Compared:
+        rows: dict[Key, Row] = {}
+        shapes: dict[Key, tuple[int, ...]] = {}
+        if side.model is self.side.model:
+            side = side.twin()  # two runs of one model would see each other's hooks
+
+        def lead_on(sink: Sink) -> None:
+            def show(key: Key, tensor: torch.Tensor) -> None:
+                shapes[key] = tuple(tensor.shape)
+                sink(key, tensor)
+
+            run_eval(self.side, self.batches[0], Sites.own(self.nodes[False]), show)
+
+        def follow(sink: Sink) -> None:
+            run_eval(side, batch, sites, hand(sink), active)
+
+        def compare(key: Key, theirs: torch.Tensor, ours: torch.Tensor) -> None:
+            rows[key] = measure(key, theirs, ours.detach(), self.noise.get(key, 0.0))
+
+        expected = expected_keys(self.nodes[False], (), train=False)
+        run_lockstep(lead_on, follow, expected, compare, self._store)
+        give_back_memory()
+        return Compared(rows, shapes)
 
     def _calibrate_step(self, first: Lead) -> None:
         def rewritten() -> Iterator[tuple[str, Stepper, Batch]]:
@@ -174,8 +249,33 @@ def _flip(value: Any) -> Any:
     return type(value)(_flip(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _first(inputs: Any) -> torch.Tensor:
-    return inputs[0] if isinstance(inputs, tuple) else inputs
+def _unchanged(sink: Sink) -> Sink:
+    return sink
+
+
+def _turned(batch: Batch) -> Hand:
+    """Return what puts a batch shown in the opposite order back into its own."""
+    inputs: Any = batch.inputs
+    count = len(inputs[0] if isinstance(inputs, tuple) else inputs)
+    return lambda sink: flipped(sink, count)
+
+
+def _memory(nodes: Sequence[Node], budget_mib: float) -> int:
+    """Return how many bytes of recorded tensors may stay in memory.
+
+    Raises:
+        UserError: A single tensor is larger than the budget.
+    """
+    budget = int(budget_mib * MIB)
+    size, place = max(
+        ((one, node.place) for node in nodes for one in sizes([node])), default=(0, None)
+    )
+    if size > budget:
+        raise UserError(
+            f"{place} takes {size / MIB:.2g} MiB and the budget is {budget / MIB:.2g} MiB: raise "
+            "budget_mib, or give smaller inputs"
+        )
+    return max(0, int(budget * RECORDED_SHARE) - size)
 
 
 def _check_values(nodes: Sequence[Node]) -> None:

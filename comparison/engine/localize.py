@@ -6,76 +6,18 @@ replayed alone, forward and backward, in one run, and any number of faults shows
 origins alone are mended in a free run: if everything downstream agrees, they are confirmed.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
-from comparison.engine.alignment import NodeMatch
 from comparison.engine.fits import fit_eps, fit_momentum, fit_scale, fit_share
-from comparison.engine.leader import Leader
-from comparison.engine.matching import StateMatch, users_of
-from comparison.engine.passes import Sites
-from comparison.engine.recordings import Checking, renamed
+from comparison.engine.matching import users_of
+from comparison.engine.recordings import Recording
 from comparison.engine.rows import AGREES, Key, Row
-from comparison.engine.sides import Side
+from comparison.engine.subject import Subject
 from comparison.engine.trace import Node
-from comparison.engine.verdict import BACKWARD, LOSS, MODES, STATE, Origin, judge
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A candidate beside its reference, matched.
-
-    Attributes:
-        leader: The reference's run.
-        side: The candidate, in float64.
-        state: The pairs of state tensors.
-        nodes: The candidate's nodes, in eval and in train mode.
-        matches: The pairs of nodes, in eval and in train mode.
-    """
-
-    leader: Leader
-    side: Side
-    state: StateMatch
-    nodes: Mapping[bool, Sequence[Node]]
-    matches: Mapping[bool, NodeMatch]
-
-    def sites(self, train: bool) -> Sites:
-        """Return what is compared in a mode."""
-        return Sites.matched(self.leader.nodes[train], self.nodes[train], self.matches[train])
-
-    def compare(self, train: bool, **forcing: object) -> tuple[list[Row], dict[Key, torch.Tensor]]:
-        """Run the candidate beside what the reference did; return rows and kept tensors."""
-        sites = self.sites(train)
-        roots = forcing.pop("roots", None)
-        more = {"roots": roots} if roots else {}
-        expected = self.leader.expected(train, sites, list(self.state.pairs.values()))
-        rows: list[Row] = []
-        kept: dict[Key, torch.Tensor] = {}
-        for recording in self.leader.recordings(train):
-            check = Checking(recording, self.leader.noise, **forcing)  # type: ignore[arg-type]
-            sink = renamed(check, self.state.pairs)
-            batch = self.leader.batches[0]
-            self.leader.run(train, self.side, batch, sites, sink, **more)
-            rows += check.complete(expected)
-            kept |= check.kept
-        order = {key: index for index, key in enumerate(expected)}
-        rows.sort(key=lambda row: order.get(row.key, len(order)))
-        return judge_by_mode(self.leader, rows), kept
-
-
-def judge_by_mode(leader: Leader, rows: Sequence[Row]) -> list[Row]:
-    """Judge rows, each against the median magnitude of its own mode."""
-    by_mode: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_mode[row.key.mode].append(row)
-    judged: list[Row] = []
-    for mode, of_mode in by_mode.items():
-        sizes = leader.single_sizes() if mode == BACKWARD else {}
-        judged += judge(of_mode, single_sizes=sizes.get)
-    return judged
+from comparison.engine.verdict import BACKWARD, LOSS, MODES, STATE, Origin
 
 
 def find_origins(subject: Subject, train: bool) -> list[Origin]:
@@ -88,18 +30,18 @@ def find_origins(subject: Subject, train: bool) -> list[Origin]:
     Returns:
         The origins in the order of the reference's run; empty if nothing differs locally.
     """
-    rows, _ = subject.compare(train, force=True)
+    rows, _ = subject.force(train)
     roots = _cut_off(subject, rows) if train else {}
     if roots:
         cut = set(roots)
-        again, _ = subject.compare(train, force=True, roots=roots)
+        again, _ = subject.force(train, roots=roots)
         rows = [row for row in again if not (row.key.mode == BACKWARD and row.key.name in cut)] + [
             row for row in rows if row.key.mode == BACKWARD and row.key.name in cut
         ]
     flagged = [row for row in rows if row.state != AGREES]
     wrong = _without_consequences(subject, train, flagged)
     keys = frozenset(row.key for row in flagged)
-    mended, kept = subject.compare(train, force=keys, roots=roots) if keys else ([], {})
+    mended, kept = subject.force(train, keys, roots) if keys else ([], {})
     left = [row for row in mended if row.state != AGREES and row.key not in keys]
     left = [row for row in _without_consequences(subject, train, left, wrong) if _flows(row)]
     lost = any(row.key.mode == LOSS for row in wrong)  # gradients of another loss cannot be mended
@@ -113,14 +55,14 @@ def _cut_off(subject: Subject, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     nodes = subject.leader.nodes[True]
     dead = {row.key.name for row in rows if row.key.part == "gradient" and _is_missing(row)}
     users = users_of(nodes)
-    recording = next(iter(subject.leader.recordings(True)))
+    recording = subject.leader.recording(True)
     roots = {}
     for index, node in enumerate(nodes):
         name = str(node.place)
         alive = any(str(nodes[user].place) not in dead for user in users[index])
         key = Key(BACKWARD, name, "gradient")
-        if name in dead and alive and key in recording.tensors:
-            roots[name] = recording.tensors[key]
+        if name in dead and alive and key in recording:
+            roots[name] = recording[key]
     return roots
 
 
@@ -232,10 +174,10 @@ def _text(
     if row.note:
         cut = row.key.part == "gradient" and _is_missing(row)
         return "the gradient is cut off behind it" if cut else row.note
-    recording = _recorded(subject.leader, train, row.key)
-    if ours is None or recording is None:
+    recording = subject.leader.recording(train)
+    theirs = recording.get(_read(row.key))
+    if ours is None or theirs is None:
         return f"differs by {row.relative:.1e}"
-    tensors, theirs = recording
     if row.key.mode == LOSS or row.key.mode == BACKWARD:
         factor = fit_scale(theirs, ours)
         return f"behaves as {factor:.9g} times the reference" if factor else _differs(row)
@@ -243,7 +185,7 @@ def _text(
         return _buffer_text(subject, row, theirs, ours)
     if index is None:
         return _differs(row)
-    return _forward_text(subject, train, row, subject.leader.nodes[train][index], tensors, ours)
+    return _forward_text(subject, train, row, subject.leader.nodes[train][index], recording, ours)
 
 
 def _forward_text(
@@ -251,12 +193,12 @@ def _forward_text(
     train: bool,
     row: Row,
     node: Node,
-    recorded: Mapping[Key, torch.Tensor],
+    recorded: Recording,
     ours: torch.Tensor,
 ) -> str:
     nodes, mode = subject.leader.nodes[train], row.key.mode
     if row.key.part.startswith("reads "):
-        theirs = recorded[Key(mode, row.key.part.removeprefix("reads "), "output")]
+        theirs = recorded[_read(row.key)]
         factor = fit_scale(theirs, ours)
         other = "something else" if factor is None else f"{factor:.9g} times that"
         return f"{row.key.part}, {other} in the candidate"
@@ -306,16 +248,11 @@ def _differs(row: Row) -> str:
     return f"differs by {row.relative:.1e} from the reference's inputs"
 
 
-def _recorded(
-    leader: Leader, train: bool, key: Key
-) -> tuple[Mapping[Key, torch.Tensor], torch.Tensor] | None:
-    wanted = key
+def _read(key: Key) -> Key:
+    """Return the key of the tensor that is compared: for what is read, its maker's output."""
     if key.part.startswith("reads "):
-        wanted = Key(key.mode, key.part.removeprefix("reads "), "output")
-    for recording in leader.recordings(train):
-        if wanted in recording.tensors:
-            return recording.tensors, recording.tensors[wanted]
-    return None
+        return Key(key.mode, key.part.removeprefix("reads "), "output")
+    return key
 
 
 def without_repeats(origins: Sequence[Origin]) -> tuple[Origin, ...]:

@@ -8,6 +8,7 @@ import math
 
 import torch
 
+PART = 2**21  # entries of a tensor that are worked on at once
 _BITS = {torch.float64: torch.int64, torch.float32: torch.int32}
 
 
@@ -55,6 +56,20 @@ def largest(tensor: torch.Tensor) -> float:
         return 0.0
     low, high = (bound.item() for bound in tensor.aminmax())
     return math.nan if math.isnan(low) else float(max(-low, high))
+
+
+def difference_sizes(reference: torch.Tensor, candidate: torch.Tensor) -> tuple[float, float]:
+    """Return the largest magnitude and the Euclidean norm of candidate - reference.
+
+    The difference is taken in parts, so that it never stands in memory whole.
+
+    >>> difference_sizes(torch.tensor([1.0, 2.0]), torch.tensor([4.0, -2.0]))
+    (4.0, 5.0)
+    """
+    theirs, ours = reference.reshape(-1).split(PART), candidate.reshape(-1).split(PART)
+    parts = (b - a for a, b in zip(theirs, ours, strict=True))
+    sizes = [(largest(part), norm(part)) for part in parts]
+    return max(size for size, _ in sizes), math.hypot(*(length for _, length in sizes))
 
 
 def same_bits(reference: torch.Tensor, candidate: torch.Tensor) -> bool:

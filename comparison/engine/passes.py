@@ -6,7 +6,7 @@ gradient starts from the reference's values, so a difference shows where it aris
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -226,39 +226,9 @@ def expected_keys(
     return keys
 
 
-def windows(
-    nodes: Sequence[Node], model: nn.Module, budget_bytes: int, *, train: bool
-) -> Iterator[frozenset[Key] | None]:
-    """Divide what a run reports into windows that fit a budget; None if all fits at once.
-
-    Raises:
-        UserError: A single tensor is larger than the budget.
-    """
-    itemsize = next((p.element_size() for p in model.parameters()), 8)
-    shapes: dict[str, Sequence[int]] = {str(node.place): node.shape for node in nodes}
-    state = model.state_dict()
-    shapes |= {name: tensor.shape for name, tensor in state.items()}
-    sizes = {
-        key: itemsize * math.prod(shapes.get(key.name, ()))
-        for key in expected_keys(nodes, state, train=train)
-    }
-    if sum(sizes.values()) <= budget_bytes:
-        yield None
-        return
-    window: set[Key] = set()
-    used = 0
-    for key, size in sizes.items():
-        if size > budget_bytes:
-            raise UserError(
-                f"{key} takes {size / 2**20:.0f} MiB and the budget is "
-                f"{budget_bytes / 2**20:.0f} MiB: raise budget_mib, or give smaller inputs"
-            )
-        if used + size > budget_bytes:
-            yield frozenset(window)
-            window, used = set(), 0
-        window.add(key)
-        used += size
-    yield frozenset(window)
+def sizes(nodes: Sequence[Node]) -> list[int]:
+    """Return how many bytes the output of every operation takes in float64."""
+    return [8 * math.prod(node.shape) for node in nodes if not node.derived]
 
 
 def _watched(model: nn.Module, inputs: Any, tap: Tap) -> Any:

@@ -5,29 +5,39 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 
 from comparison.engine.rows import Key, Row, measure, missing
+from comparison.engine.storage import BUDGET_MIB, MIB, Spilled, Store
 
 Sink = Callable[[Key, torch.Tensor], torch.Tensor | None]
 
 
 class Recording:
-    """A sink that keeps a copy of everything, or of the keys of a window.
+    """A sink that keeps a copy of everything.
 
     Args:
-        window: Keys to keep; all of them without.
+        store: Where; in memory without.
     """
 
-    def __init__(self, window: frozenset[Key] | None = None) -> None:
-        self.tensors: dict[Key, torch.Tensor] = {}
-        self._window = window
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store or Store(BUDGET_MIB * MIB)
+        self._kept: dict[Key, torch.Tensor | Spilled] = {}
 
     def __call__(self, key: Key, tensor: torch.Tensor) -> None:
         """Keep a copy of a tensor."""
-        if self._window is None or key in self._window:
-            self.tensors[key] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        self._kept[key] = self._store.keep(tensor)
 
-    def covers(self, key: Key) -> bool:
-        """Tell whether a key belongs to what this recording keeps."""
-        return self._window is None or key in self._window
+    def __contains__(self, key: Key) -> bool:
+        return key in self._kept
+
+    def __getitem__(self, key: Key) -> torch.Tensor:
+        return self._store.read(self._kept[key])
+
+    def get(self, key: Key) -> torch.Tensor | None:
+        """Return a tensor, or None if it was not recorded."""
+        return self[key] if key in self._kept else None
+
+    def shapes(self) -> dict[Key, tuple[int, ...]]:
+        """Return the shapes of all tensors, in the order of the run."""
+        return {key: tuple(kept.shape) for key, kept in self._kept.items()}
 
 
 class Checking:
@@ -54,7 +64,7 @@ class Checking:
 
     def __call__(self, key: Key, tensor: torch.Tensor) -> torch.Tensor | None:
         """Compare a tensor with the recorded one of the same key."""
-        if not self.recording.covers(key) or key in self.rows:
+        if key in self.rows:
             return None
         theirs = self._recorded(key)
         if theirs is None:
@@ -70,18 +80,7 @@ class Checking:
     def _recorded(self, key: Key) -> torch.Tensor | None:
         if key.part.startswith("reads "):
             key = Key(key.mode, key.part.removeprefix("reads "), "output")
-        return self.recording.tensors.get(key)
-
-    def complete(self, expected: Iterable[Key]) -> list[Row]:
-        """Return a row for every expected key that was recorded, in order, and those beyond."""
-        keys = [key for key in expected if key in self.recording.tensors]
-        rows = [
-            self.rows.get(key)
-            or missing(key, tuple(self.recording.tensors[key].shape), "candidate")
-            for key in keys
-        ]
-        known = set(keys)
-        return rows + [row for key, row in self.rows.items() if key not in known]
+        return self.recording.get(key)
 
 
 def renamed(sink: Sink, names: Mapping[str, str]) -> Sink:
@@ -103,3 +102,19 @@ def flipped(sink: Sink, batch_size: int) -> Sink:
         return sink(key, tensor.flip(0) if by_image and len(tensor) == batch_size else tensor)
 
     return hand_on
+
+
+def completed(
+    rows: Mapping[Key, Row], expected: Iterable[Key], shapes: Mapping[Key, tuple[int, ...]]
+) -> list[Row]:
+    """Return a row for every expected key that the reference has, in order, and those beyond.
+
+    Args:
+        rows: What was compared.
+        expected: The reference's keys that the candidate must report.
+        shapes: Of everything that the reference reported.
+    """
+    keys = [key for key in expected if key in shapes]
+    known = set(keys)
+    found = [rows.get(key) or missing(key, shapes[key], "candidate") for key in keys]
+    return found + [row for key, row in rows.items() if key not in known]

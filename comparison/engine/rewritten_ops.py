@@ -4,10 +4,12 @@ Each takes the original function first and then its arguments, and falls back to
 say the same otherwise. All are made of operations that autograd differentiates.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 Tensor = torch.Tensor
 Pair = tuple[int, int]
@@ -76,7 +78,7 @@ def conv_mirrored(
 
 def conv_scaled(func: Any, x: Tensor, weight: Tensor, bias: Any = None, *args: Any) -> Tensor:
     """Convolve three times the input and divide by three."""
-    y = func(x * 3, weight, None, *args) / 3
+    y = _recomputed(lambda x, weight: func(x * 3, weight, None, *args) / 3, x, weight)
     return y if bias is None else y + bias[:, None, None]
 
 
@@ -95,8 +97,12 @@ def norm_written_out(
     if running_mean is None or running_var is None or weight is None or bias is None:
         return func(x, running_mean, running_var, weight, bias, training, momentum, eps)
     mean, variance = _statistics(x, running_mean, running_var, training, momentum)
-    y = (x - _wide(mean, x)) / (_wide(variance, x) + eps).sqrt()
-    return y * _wide(weight, x) + _wide(bias, x)
+
+    def written_out(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, b: Tensor) -> Tensor:
+        y = (x - _wide(mean, x)) / (_wide(variance, x) + eps).sqrt()
+        return y * _wide(scale, x) + _wide(b, x)
+
+    return _recomputed(written_out, x, mean, variance, weight, bias)
 
 
 def norm_folded(
@@ -221,12 +227,25 @@ def _statistics(
         return running_mean, running_var
     axes = [axis for axis in range(x.dim()) if axis != 1]
     mean = x.mean(axes)
-    variance = (x - _wide(mean, x)).square().mean(axes)
+    variance = x.var(axes, correction=0)
     count = x.numel() / x.shape[1]
     with torch.no_grad():
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (variance * count / (count - 1) - running_var)
     return mean, variance
+
+
+def _recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Call a function that is called again for the backward pass instead of keeping its values."""
+
+    def plainly(*given: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():  # the rewrite must not be rewritten
+            return function(*given)
+
+    if not torch.is_grad_enabled():
+        return plainly(*inputs)
+    result: Tensor = checkpoint(plainly, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 def _weights(size: int, wanted: int, align_corners: bool, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from comparison.engine.measures import largest, norm, ratio, same_bits
+from comparison.engine.measures import difference_sizes, largest, norm, ratio, same_bits
 
 AGREES, OPEN, DIFFERS = "agrees", "undecided", "differs"
 
@@ -111,9 +111,9 @@ def _measured(
     sizes: tuple[float, float],
     noise: float,
 ) -> Row:
-    difference = candidate - reference
-    l2 = ratio(norm(difference), norm(reference))
-    return Row(key, tuple(reference.shape), largest(difference), *sizes, l2, noise)
+    difference, length = difference_sizes(reference, candidate)
+    l2 = ratio(length, norm(reference))
+    return Row(key, tuple(reference.shape), difference, *sizes, l2, noise)
 
 
 def _unequal(key: Key, shape: tuple[int, ...], note: str) -> Row:

@@ -42,6 +42,11 @@ class Side:
         """Return this side with a copy of its model, in the given precision."""
         return replace(self, model=copy.deepcopy(self.model).to(dtype))
 
+    def twin(self) -> Self:
+        """Return this side with modules and buffers of its own, but the same parameters."""
+        kept = {id(parameter): parameter for parameter in self.model.parameters()}
+        return replace(self, model=copy.deepcopy(self.model, kept))
+
     @property
     def dtype(self) -> torch.dtype:
         """Return the precision of the model: that of its first floating-point tensor."""

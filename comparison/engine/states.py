@@ -32,6 +32,21 @@ def load_state(
                 tensor.copy_(state[name])
 
 
+def share_parameters(model: nn.Module, owner: nn.Module, names: Mapping[str, str]) -> None:
+    """Let a model's parameters lie in another's memory, where they are equal.
+
+    Args:
+        model: The model whose own copies are dropped.
+        owner: The model that holds them.
+        names: Name of a tensor in the model to its name in the owner.
+    """
+    theirs = dict(owner.named_parameters())
+    for name, parameter in model.named_parameters():
+        other = theirs.get(names.get(name, ""))
+        if other is not None and other.dtype == parameter.dtype and torch.equal(other, parameter):
+            parameter.data = other.data
+
+
 def _draw(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
     digest = hashlib.sha256(f"state/{seed}/{name}".encode()).digest()[:8]
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))

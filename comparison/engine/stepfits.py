@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 
 from comparison.engine.fits import fit_momentum, fit_scale, fit_sgd
-from comparison.engine.localize import Subject
 from comparison.engine.rows import Row
 from comparison.engine.steps import Followed, Stepper, follow
+from comparison.engine.subject import Subject
 from comparison.engine.verdict import FORCED, STATE, Origin
 
 

@@ -15,31 +15,15 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
+
+from comparison.engine.measures import PART
+from comparison.engine.operations import operation
 
 SEED = 20190820  # of the random numbers that a model draws while it runs; the same on both sides
 INPUT = -1  # the producer of what the caller gave
 UNSEEN = -2  # the producer of what came into being out of sight
-# Names that are one operation: in place or not, as a method, a function or an operator.
-_SAME = {
-    "iadd": "add",
-    "radd": "add",
-    "isub": "sub",
-    "imul": "mul",
-    "rmul": "mul",
-    "itruediv": "div",
-    "truediv": "div",
-    "rsub": "sub",
-    "upsample": "interpolate",
-    "clamp_min": "relu",
-    "threshold": "relu",
-    "flatten": "reshape",
-    "view": "reshape",
-    "unsqueeze": "reshape",
-    "squeeze": "reshape",
-}
-_SKIPPED = ("__set__", "register_hook", "requires_grad_", "backward", "__deepcopy__")
 # Operations that may hand through what they were given.
 _HANDING = ("contiguous", "to", "double", "float", "type", "cpu", "reshape", "dropout", "expand")
 
@@ -150,7 +134,7 @@ class Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        op = _operation(func)
+        op = operation(func)
         if not op:
             return func(*args, **kwargs)
         place = Place(self._path[-1], op, self._counts.get((self._path[-1], op), 0))
@@ -293,40 +277,25 @@ class _Marks:
 
     def __init__(self) -> None:
         self.of: dict[Place, tuple[float, float]] = {}
+        self._row: torch.Tensor | None = None
 
     def arrives(self, place: Place, position: int, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
 
     def returned(self, place: Place, tensor: torch.Tensor) -> None:
-        flat = tensor.detach().double().flatten()
-        weights = torch.linspace(1, 2, flat.numel(), dtype=flat.dtype, device=flat.device)
-        self.of[place] = flat.norm().item(), torch.dot(flat, weights.cos()).item()
+        parts = [part.double() for part in tensor.detach().reshape(-1).split(PART)]
+        weights = self._weights(tensor)
+        norm = math.hypot(*(part.norm().item() for part in parts))
+        sums = [torch.dot(part, weights[: len(part)]).item() for part in parts]
+        self.of[place] = norm, math.fsum(one * math.cos(n) for n, one in enumerate(sums))
 
-
-_OPERATIONS: dict[Any, str] = {}
-
-
-def _operation(func: Any) -> str:
-    """Name an operation; empty for what computes nothing, such as reading a shape."""
-    try:
-        return _OPERATIONS[func]
-    except KeyError:
-        _OPERATIONS[func] = name = _operation_name(func)
-        return name
-    except TypeError:
-        return ""
-
-
-def _operation_name(func: Any) -> str:
-    full = resolve_name(func) or getattr(func, "__qualname__", "") or ""
-    last = full.rpartition(".")[2]
-    if last == "__get__":
-        attribute = full.split(".")[-2]
-        return attribute if attribute in ("data", "T", "mT", "H", "mH", "real", "imag") else ""
-    if last in _SKIPPED or last.startswith("has_torch"):
-        return ""
-    plain = last.strip("_")
-    return _SAME.get(plain, plain)
+    def _weights(self, like: torch.Tensor) -> torch.Tensor:
+        """Return the weights of a marked sum, as many as any tensor so far needed."""
+        count = min(like.numel(), PART)
+        if self._row is None or len(self._row) < count or self._row.device != like.device:
+            steps = torch.arange(count, dtype=torch.float64, device=like.device)
+            self._row = (1 + steps / PART).cos()
+        return self._row
 
 
 def _reads_state(sources: list[Any]) -> bool:

@@ -12,11 +12,11 @@ from typing import Any
 
 from comparison.engine.examine import Examined, examine, match
 from comparison.engine.leader import Leader
-from comparison.engine.localize import Subject
 from comparison.engine.matching import NameMap
 from comparison.engine.modes.data import compare_data
 from comparison.engine.rewrites import REWRITES
 from comparison.engine.sides import Side
+from comparison.engine.subject import Subject
 from comparison.engine.verdict import DATA, NOT_REPRODUCED, STATIC, UNDECIDED, ModeVerdict, Origin
 from comparison.mutation.fault import Fault
 from comparison.statistics import clopper_pearson

@@ -66,7 +66,7 @@ def test_e3_in_place_work_and_rewritten_lists_do_not_fool_the_capture() -> None:
     )
     reference.train()(batch.inputs)
     hook.remove()
-    kept = next(t for k, t in recording.tensors.items() if k.name.startswith("fuse.low.0.bn2 ("))
+    kept = next(recording[k] for k in recording.shapes() if k.name.startswith("fuse.low.0.bn2 ("))
     assert torch.equal(kept, plain["bn"])
     assert {str(n.place) for n in nodes} >= {"fuse.low.0.relu (relu)", "fuse.low.0.relu (relu 2)"}
 
@@ -206,15 +206,6 @@ def test_e14_free_runs_say_their_horizon_and_teacher_forced_ones_have_none() -> 
     assert "horizon is" in report.mode("free-running trajectory").reason
 
 
-def test_e15_windows_give_the_same_verdict_within_a_small_budget() -> None:
-    whole = run(lambda net: setattr(net.fuse.low[0].bn1, "eps", 1.1e-5), steps=0)
-    parts = run(lambda net: setattr(net.fuse.low[0].bn1, "eps", 1.1e-5), steps=0, budget_mib=0.5)
-    assert failed(whole) == failed(parts)
-    assert len(whole.rows) == len(parts.rows)
-    with pytest.raises(UserError, match="raise budget_mib"):
-        run(budget_mib=0.01)
-
-
 def test_e16_a_watched_run_is_equal_to_a_plain_one_to_the_bit() -> None:
     reference, _ = pair()
     batch = Batch(inputs().double(), torch.tensor([0, 1, 2, 3]))
@@ -225,7 +216,7 @@ def test_e16_a_watched_run_is_equal_to_a_plain_one_to_the_bit() -> None:
     recording = Recording()
     nodes = trace(reference, batch.inputs, train=True)
     run_train(Side(model=reference, loss=F.cross_entropy), batch, Sites.own(nodes), recording)
-    seen = {k.name: t for k, t in recording.tensors.items() if k.part == "parameter gradient"}
+    seen = {k.name: recording[k] for k in recording.shapes() if k.part == "parameter gradient"}
     assert seen.keys() == plain.keys()
     assert all(torch.equal(plain[name], seen[name]) for name in plain)
 

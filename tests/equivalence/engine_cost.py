@@ -1,0 +1,103 @@
+"""Measures one run in a process of its own: python -m tests.equivalence.engine_cost WHAT NETWORK.
+
+``plain`` runs both networks forward and backward without the engine, ``checked`` under it; each
+prints the process's peak memory in MiB. ``lockstep`` prints CPU seconds of two plain forward
+passes and of one in lock-step, interleaved, a line a round.
+"""
+
+import resource
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from comparison import arms
+from comparison.engine.compare import compare
+from comparison.engine.examine import match
+from comparison.engine.leader import Leader
+from comparison.engine.sides import Batch, Side
+from comparison.engine.states import load_state, random_state, share_parameters
+
+SIZE_PX = 224
+ROUNDS = 7
+
+
+def networks(name: str) -> tuple[nn.Module, nn.Module, dict[str, str]]:
+    """Return both arms in float64 with equal parameters in one place, and the map of names."""
+    reference = arms.build("reference", name).double()
+    ours = arms.build("reproduction", name).double()
+    translate = arms.name_of(ours)
+    names = {key: translate(key) for key in ours.state_dict()}
+    state = random_state(reference, 0)
+    load_state(reference, state)
+    load_state(ours, state, names)
+    share_parameters(ours, reference, names)
+    return reference, ours, names
+
+
+def batch_of(count: int) -> Batch:
+    """Return images of `SIZE_PX` and labels."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, 3, SIZE_PX, SIZE_PX)
+    images = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return Batch(images, torch.arange(count))
+
+
+def plain(name: str) -> None:
+    """Run both networks, one after the other, forward and backward."""
+    reference, ours, _ = networks(name)
+    batch = batch_of(2)
+    for model in (reference, ours):
+        with torch.no_grad():
+            model.eval()(batch.inputs)
+        F.cross_entropy(model.train()(batch.inputs), batch.targets).backward()
+        model.zero_grad(set_to_none=True)
+
+
+def checked(name: str) -> None:
+    """Compare both networks forward and backward."""
+    reference, ours, names = networks(name)
+    batch = batch_of(2)
+    report = compare(
+        *(reference, ours, batch.inputs, batch.targets),
+        loss=F.cross_entropy,
+        name_map=names,
+        weights="given",
+        steps=0,
+    )
+    assert report.exit_code == 0, str(report)
+
+
+def lockstep(name: str) -> None:
+    """Time lock-step against the two plain forward passes."""
+    reference, ours, names = networks(name)
+    leader = Leader(Side(model=reference), [batch_of(4)])
+    subject = match(leader, Side(model=ours), names)
+    assert leader.in_lockstep
+    ratios = []
+    for _ in range(ROUNDS + 1):
+        start = time.process_time()
+        with torch.no_grad():
+            for model in (reference, ours):
+                model.eval()(leader.batches[0].inputs)
+        middle = time.process_time()
+        found = subject.run_beside(train=False)
+        ratios.append((time.process_time() - middle) / (middle - start))
+        assert all(row.bit_equal for row in found.rows.values())
+    print(f"{statistics.median(ratios[1:]):.3f} {min(ratios[1:]):.3f} {max(ratios[1:]):.3f}")
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    torch.set_num_threads(1)
+    what, name = sys.argv[1:]
+    {"plain": plain, "checked": checked, "lockstep": lockstep}[what](name)
+    if what != "lockstep":
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+if __name__ == "__main__":
+    main()

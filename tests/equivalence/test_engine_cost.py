@@ -1,0 +1,95 @@
+"""What the engine takes beside the two networks: memory (case E15) and CPU time."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from comparison.engine.examine import match
+from comparison.engine.leader import BUDGET_MIB, Leader
+from comparison.engine.sides import Batch, Side
+from reproduction import UserError
+from tests.equivalence.streams import against, failed, inputs, pair, run
+
+LOCKSTEP_LIMIT = 1.4  # times the CPU time of the two plain forward passes
+LABELS = torch.tensor([0, 1, 2, 3])
+
+
+def measured(what: str, network: str) -> list[float]:
+    """Run `engine_cost` in a process of its own and return its numbers."""
+    command = [sys.executable, "-m", "tests.equivalence.engine_cost", what, network]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not result.returncode, result.stderr
+    return [float(number) for number in result.stdout.split()]
+
+
+@pytest.mark.parametrize("budget_mib", [0.5, 0.05])
+def test_e15_a_small_budget_gives_the_same_verdict_and_rows(budget_mib: float) -> None:
+    def tenth_more_eps(net: torch.nn.Module) -> None:
+        net.fuse.low[0].bn1.eps = 1.1e-5
+
+    whole, parts = run(tenth_more_eps, steps=0), run(tenth_more_eps, steps=0, budget_mib=budget_mib)
+    assert failed(whole) == failed(parts)
+    assert [row.key for row in whole.rows] == [row.key for row in parts.rows]
+    assert [row.difference for row in whole.rows] == [row.difference for row in parts.rows]
+    assert [o.text for o in whole.origins] == [o.text for o in parts.origins]
+
+
+def test_e15_a_tensor_larger_than_the_budget_gets_a_sentence() -> None:
+    with pytest.raises(UserError, match="raise budget_mib"):
+        run(budget_mib=0.001)
+
+
+def leader_of(budget_mib: float) -> Leader:
+    reference, _ = pair()
+    side = Side(model=reference.double(), loss=F.cross_entropy)
+    return Leader(side, [Batch(inputs().double(), LABELS)], budget_mib=budget_mib)
+
+
+def test_a_budget_too_small_for_the_forward_pass_asks_for_lock_step() -> None:
+    assert leader_of(0.05).in_lockstep
+    assert not leader_of(BUDGET_MIB).in_lockstep
+
+
+def test_lock_step_measures_the_same_noise_and_rows_as_a_recording() -> None:
+    found = []
+    for budget_mib in (0.05, BUDGET_MIB):
+        leader = leader_of(budget_mib)
+        candidate = Side(model=pair()[1].double(), loss=F.cross_entropy)
+        rows = match(leader, candidate).compare(train=False)
+        found.append((leader.noise, leader.calibration, rows))
+    assert found[0] == found[1]
+    assert max(found[0][0].values()) > 0
+
+
+def test_a_network_that_draws_random_numbers_is_not_run_in_lock_step() -> None:
+    reference, candidate = (torch.nn.Sequential(net, Noisy()) for net in pair())
+    report = against(reference, candidate, steps=0, budget_mib=0.05)
+    assert report.mode("forward eval").outcome == "reproduced"
+    leader = Leader(Side(model=reference.double()), [Batch(inputs().double())], budget_mib=0.05)
+    assert not leader.in_lockstep
+
+
+class Noisy(torch.nn.Module):
+    """Adds noise, in eval mode too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add noise to (B, C)."""
+        return x + torch.rand_like(x)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("network", ["cls_hrnet_w48"])
+def test_e15_w48_at_224_pixels_forward_and_backward_stays_within_the_budget(network: str) -> None:
+    (plain,), (checked,) = measured("plain", network), measured("checked", network)
+    print(f"{network}: plain {plain:.0f} MiB, checked {checked:.0f} MiB")
+    assert checked - plain <= BUDGET_MIB
+
+
+@pytest.mark.full
+def test_lock_step_costs_at_most_two_fifths_more_than_two_plain_forward_passes() -> None:
+    median, low, high = measured("lockstep", "cls_hrnet_w18")
+    print(f"lock-step / plain: {median} [{low}, {high}]")
+    assert median <= LOCKSTEP_LIMIT
