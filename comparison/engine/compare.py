@@ -9,29 +9,42 @@ The verdict is drawn in float64 against the noise that neutral rewrites of the r
 first place that is wrong is named. `name_map` is one input, not a condition.
 """
 
-import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import CheckpointError
 
 from comparison.engine.examine import Examined, examine, match
 from comparison.engine.free import run_free
-from comparison.engine.leader import BUDGET_MIB, Leader
+from comparison.engine.inputs import Swept, sweep
+from comparison.engine.leader import Leader
 from comparison.engine.matching import NameMap
 from comparison.engine.modes.accuracy import compare_accuracy
 from comparison.engine.modes.data import compare_data
-from comparison.engine.passes import scalar_loss
+from comparison.engine.modes.fresh import Fresh, Make, compare_fresh
+from comparison.engine.rehearsal import Rehearsal, rehearse
 from comparison.engine.report import Matched, Report
-from comparison.engine.sides import Batch, Loss, OptimizerFactory, SchedulerFactory, Side
+from comparison.engine.requests import (
+    NAMES,
+    Options,
+    check_devices,
+    check_fresh,
+    check_map,
+    check_optimizer,
+    check_pairs,
+    checked_options,
+    make_sides,
+)
+from comparison.engine.rewrites import CALIBRATING
+from comparison.engine.sides import Batch, Loss, OptimizerFactory, SchedulerFactory, Side, mapped
 from comparison.engine.states import load_state, random_state, share_parameters
-from comparison.engine.trace import call, restored, tensors_in
 from comparison.engine.verdict import (
     ACCURACY,
     BACKWARD,
@@ -40,47 +53,26 @@ from comparison.engine.verdict import (
     FREE,
     LOSS,
     MODES,
+    NOT_REPRODUCED,
     STATE,
+    STATIC,
+    UNDECIDED,
     ModeVerdict,
+    conclude,
+    joined,
     not_run,
 )
 from reproduction.errors import UserError
 
-WEIGHTS = ("random", "given")
 _NEEDS = {
     LOSS: "no loss was given",
     BACKWARD: "no loss was given",
     STATE: "no loss and optimizer were given",
-    FREE: "no loss and optimizer were given",
-    FORCED: "no loss and optimizer were given",
+    FREE: "no loss and optimizer were given, or no free steps",
+    FORCED: "no loss and optimizer were given, or no steps",
     DATA: "no data was given",
     ACCURACY: "no accuracies were given",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How thoroughly two models are compared.
-
-    Attributes:
-        weights: ``random`` draws a state in which no tensor is trivial and gives it to both
-            sides; ``given`` compares the models with the weights that they have.
-        steps: Teacher-forced optimizer steps.
-        free_steps: Free optimizer steps; 0 leaves the mode out.
-        epochs: How many epochs of the schedules are compared.
-        seed: Of the random state and of further batches.
-        budget_mib: Memory that the recorded tensors may take.
-        edge_case: Names the edge case if fewer than 8 values per channel of batch statistics are
-            meant.
-    """
-
-    weights: str = "random"
-    steps: int = 2
-    free_steps: int = 5
-    epochs: int = 100
-    seed: int = 0
-    budget_mib: float = BUDGET_MIB
-    edge_case: str = ""
 
 
 def compare(
@@ -95,6 +87,7 @@ def compare(
     name_map: NameMap | None = None,
     data: tuple[Iterable[Batch], Iterable[Batch]] | None = None,
     accuracy: tuple[Sequence[float], Sequence[float], float] | None = None,
+    fresh: tuple[Make, Make] | None = None,
     title: str = "",
     **options: Any,
 ) -> Report:
@@ -114,6 +107,8 @@ def compare(
         name_map: Name of a state tensor in the candidate to its name in the reference.
         data: The batches of both sides, for the data path.
         accuracy: The accuracies of both sides' runs, and the margin of equivalence.
+        fresh: Functions that make a fresh reference and a fresh candidate; their initializations
+            are compared as distributions.
         title: Names the comparison.
         options: Those of `Options`, such as ``steps=20``.
 
@@ -121,26 +116,25 @@ def compare(
         UserError: The models cannot be compared; says which, where, and what to do.
     """
     start = time.perf_counter()
-    chosen = _options(options)
-    sides = _sides(reference, candidate, loss, optimizer, scheduler)
-    _check(sides, inputs, targets)
+    chosen = checked_options(options)
+    check_pairs(data, accuracy)
+    check_fresh(fresh)
+    sides = make_sides((reference, candidate), loss, optimizer, scheduler)
+    batch = Batch(inputs, targets)
+    check_devices(sides, batch)
+    check_map(name_map, reference, candidate)
     title = title or f"{type(candidate).__name__} against {type(reference).__name__}"
-    with _one_thread():
-        report = _compared(sides, Batch(inputs, targets), chosen, name_map, title)
+    try:
+        with _one_thread():
+            report = _compared(sides, batch, chosen, name_map, fresh, title)
+    except CheckpointError as error:
+        raise UserError(
+            "a model recomputes what it does not keep (torch.utils.checkpoint), which cannot be "
+            "watched: turn that off to compare"
+        ) from error
     more = [compare_data(*data)] if data else []
     more += [compare_accuracy(*accuracy)] if accuracy else []
     return complete(report, more, time.perf_counter() - start)
-
-
-def _options(given: dict[str, Any]) -> Options:
-    known = [item.name for item in fields(Options)]
-    for name in given:
-        if name not in known:
-            raise UserError(f"option {name!r} is unknown; use {', '.join(known)}")
-    options = Options(**given)
-    if options.weights not in WEIGHTS:
-        raise UserError(f"weights is {options.weights!r}: use {' or '.join(WEIGHTS)}")
-    return options
 
 
 @contextmanager
@@ -159,6 +153,51 @@ def complete(report: Report, more: Sequence[ModeVerdict], wall_s: float) -> Repo
     found = {verdict.mode: verdict for verdict in (*report.modes, *more)}
     modes = tuple(found.get(mode) or not_run(mode, _NEEDS.get(mode, "left out")) for mode in MODES)
     return replace(report, modes=modes, wall_s=wall_s)
+
+
+def _joined(report: Report, more: Sequence[ModeVerdict], said: str) -> Report:
+    """Join further verdicts on modes that the report has."""
+    of = {verdict.mode: verdict for verdict in more if verdict.compared or verdict.differing}
+    modes = tuple(joined(v, of[v.mode], said) if v.mode in of else v for v in report.modes)
+    return replace(report, modes=modes)
+
+
+def with_rehearsal(report: Report, rehearsal: Rehearsal) -> Report:
+    """Add what running both sides showed; nothing is held against an unstable reference."""
+    if rehearsal.unstable:
+        modes = tuple(
+            replace(v, outcome=UNDECIDED, reason=f"{rehearsal.unstable}; {v.reason}")
+            if v.outcome == NOT_REPRODUCED and v.mode not in (STATIC, DATA, ACCURACY)
+            else v
+            for v in report.modes
+        )
+        report = replace(report, modes=modes, notices=(*report.notices, rehearsal.unstable))
+    if not rehearsal.findings:
+        return report
+    report = replace(report, findings=(*report.findings, *rehearsal.findings))
+    return _joined(report, [conclude(STATIC, (), rehearsal.findings)], "when run")
+
+
+def with_fresh(report: Report, fresh: Fresh) -> Report:
+    """Add what fresh initializations showed."""
+    verdict = conclude(STATIC, (), fresh.findings, facts=fresh.facts)
+    report = replace(
+        report,
+        findings=(*report.findings, *fresh.findings),
+        notices=(*report.notices, str(fresh)),
+    )
+    return _joined(report, [verdict], "fresh initializations")
+
+
+def with_sweep(report: Report, swept: Swept) -> Report:
+    """Add what proposed inputs showed."""
+    report = replace(
+        report,
+        rows=(*report.rows, *swept.rows),
+        findings=(*report.findings, *swept.findings),
+        notices=(*report.notices, swept.notice),
+    )
+    return _joined(report, swept.verdicts, "on proposed inputs")
 
 
 def report_of(
@@ -201,21 +240,43 @@ def report_of(
 
 
 def _compared(
-    sides: tuple[Side, Side], batch: Batch, options: Options, name_map: NameMap | None, title: str
+    given: tuple[Side, Side],
+    batch: Batch,
+    options: Options,
+    name_map: NameMap | None,
+    fresh: tuple[Make, Make] | None,
+    title: str,
 ) -> Report:
-    given = options.weights == "given"
-    reference, candidate = (_double(side, in_place=given) for side in sides)
+    keep = options.weights == "given"
+    doubled = [
+        side if keep and side.dtype == torch.float64 else side.copied(torch.float64)
+        for side in given
+    ]
+    reference, candidate = doubled
+    for name, side in zip(NAMES, doubled, strict=True):
+        check_optimizer(name, side)
+    rehearsal = rehearse(given, (reference, candidate), batch)
     count = max(options.steps, options.free_steps, 1)
     batches = _batches(reference.sees(batch), count, options.seed)
-    leader = Leader(reference, batches, budget_mib=options.budget_mib, edge_case=options.edge_case)
+    rewrites = [r for r in CALIBRATING if rehearsal.reorderable or not r.reordered]
+    lead = partial(
+        Leader,
+        reference,
+        batches,
+        rewrites=rewrites,
+        budget_mib=options.budget_mib,
+        edge_case=options.edge_case,
+    )
+    leader = lead()
     found = match(leader, candidate, name_map).state
-    if not given:
-        state = random_state(reference.model, options.seed)
+    if not keep:
+        state = random_state(reference.model, options.seed, rehearsal.constants)
         load_state(reference.model, state)
         load_state(candidate.model, state, found.pairs)
         share_parameters(candidate.model, reference.model, found.pairs)
         name_map = found.pairs
         del state
+        leader = lead()  # what was seen in another state is not kept
     steps, epochs = options.steps, options.epochs
     examined = examine(leader, candidate, name_map=name_map, steps=steps, epochs=epochs)
     trajectory, free = list[dict[str, Any]](), list[ModeVerdict]()
@@ -224,79 +285,13 @@ def _compared(
         free = [verdict]
     report = report_of(examined, title, trajectory=trajectory, **asdict(options))
     matched = replace(report.matched, how=found.how, ambiguous=found.ambiguous)
-    return complete(replace(report, matched=matched), free, 0.0)
-
-
-def _sides(
-    reference: nn.Module,
-    candidate: nn.Module,
-    loss: Loss | None,
-    optimizer: Any,
-    scheduler: Any,
-) -> tuple[Side, Side]:
-    for name, model in (("reference", reference), ("candidate", candidate)):
-        if not isinstance(model, nn.Module):
-            raise UserError(f"the {name} is {type(model).__name__}: give a torch.nn.Module")
-    optimizers = optimizer if isinstance(optimizer, tuple) else (optimizer, optimizer)
-    schedulers = scheduler if isinstance(scheduler, tuple) else (scheduler, scheduler)
-    first, second = (
-        Side(
-            model=model,
-            loss=loss,
-            make_optimizer=optimizers[i] if loss else None,
-            make_scheduler=schedulers[i],
-        )
-        for i, model in enumerate((reference, candidate))
-    )
-    return first, second
-
-
-def _check(sides: tuple[Side, Side], inputs: Any, targets: Any) -> None:
-    """Refuse what cannot be compared, in a sentence."""
-    names = ("reference", "candidate")
-    devices = {
-        name: sorted({str(t.device) for t in side.model.state_dict().values()})
-        for name, side in zip(names, sides, strict=True)
-    }
-    devices["inputs"] = sorted({str(t.device) for t in tensors_in((inputs, targets))})
-    if len({device for found in devices.values() for device in found}) > 1:
-        said = "; ".join(f"{name} on {', '.join(found)}" for name, found in devices.items())
-        raise UserError(f"models and inputs lie on different devices ({said}): move all to one")
-    if not tensors_in(inputs):
-        raise UserError("inputs hold no tensor: give one tensor, or a tuple of arguments")
-    for name, side in zip(names, sides, strict=True):
-        _check_runs(name, side, Batch(inputs, targets))
-
-
-def _check_runs(name: str, side: Side, batch: Batch) -> None:
-    batch = side.sees(batch)
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(batch.inputs))
-    for train in (False, True):
-        with restored(side.model), torch.no_grad():
-            side.model.train(train)
-            try:
-                output = call(side.model, batch.inputs)
-            except Exception as error:
-                said = str(error).strip().partition("\n")[0]
-                mode = "train" if train else "eval"
-                raise UserError(
-                    f"the {name} rejects inputs of shape {shapes} in {mode} mode "
-                    f"({type(error).__name__}: {said}): give inputs that both models take"
-                ) from error
-            if not tensors_in(output):
-                raise UserError(f"the {name} returns no tensor but {type(output).__name__}")
-            if side.loss is not None:
-                scalar_loss(side, output, batch.targets)
-
-
-def _double(side: Side, *, in_place: bool) -> Side:
-    if in_place and side.dtype == torch.float64:
-        return side
-    try:
-        return side.copied(torch.float64)
-    except RuntimeError:  # tensors that carry a graph cannot be copied
-        detached = copy.copy(side.model)
-        return Side(model=detached.double(), loss=side.loss, make_optimizer=side.make_optimizer)
+    report = complete(replace(report, matched=matched), free, 0.0)
+    report = with_rehearsal(report, rehearsal)
+    if fresh:
+        report = with_fresh(report, compare_fresh(*fresh, found.pairs, seed=options.seed))
+    if options.sweep:
+        report = with_sweep(report, sweep(reference, candidate, batch, options.seed))
+    return report
 
 
 def _batches(first: Batch, count: int, seed: int) -> list[Batch]:
@@ -305,7 +300,7 @@ def _batches(first: Batch, count: int, seed: int) -> list[Batch]:
     for number in range(1, count):
         noise = np.random.default_rng([seed, number])
         shift = int(noise.integers(1, 8))
-        inputs = _mapped(first.inputs, partial(_shifted, shift=shift))
+        inputs = mapped(first.inputs, partial(_shifted, shift=shift))
         batches.append(Batch(inputs, first.targets))
     return batches
 
@@ -314,7 +309,3 @@ def _shifted(tensor: torch.Tensor, shift: int) -> torch.Tensor:
     if not tensor.is_floating_point() or tensor.dim() < 2:
         return tensor
     return tensor.roll(shift, -1) * (1 + 0.05 * shift)
-
-
-def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    return tuple(change(t) for t in value) if isinstance(value, tuple) else change(value)

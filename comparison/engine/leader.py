@@ -28,6 +28,7 @@ from reproduction.errors import UserError
 # Beside the recorded tensors stand the one that is read back and what the allocator keeps.
 RECORDED_SHARE = 0.25
 COUNTING = 6  # rewrites that must change a bit in a mode before its noise floor counts
+REORDERED = 1e-6  # relative change beyond which a tensor's first axis is not that of the batch
 VALUES = 8  # least number of values per channel that batch statistics are taken from
 
 Hand = Callable[[Sink], Sink]
@@ -138,6 +139,8 @@ class Leader:
             hand = _turned(self.batches[0]) if rewrite.reordered else _unchanged
             found = self.compare(train, side, shown, sites, hand, rewrite.active)
             for key, row in found.rows.items():
+                if rewrite.reordered and row.relative > REORDERED:
+                    continue
                 self.noise[key] = max(self.noise.get(key, 0.0), row.difference)
                 counted = rewrite.name, key.mode
                 self.calibration[counted] = self.calibration.get(counted, 0) + (not row.bit_equal)
@@ -231,7 +234,8 @@ class Leader:
                 side, shown = _rewritten(self.side.copied(), self.batches[0], rewrite)
                 yield rewrite.name, Stepper(side, active=rewrite.active), shown
 
-        self.step_noise, changed = step_noise(self.side, self.batches[0], first, rewritten())
+        noise, changed = step_noise(self.side, self.batches[0], first, rewritten())
+        self.step_noise.update(noise)  # who follows holds it already
         self.calibration |= {(name, STATE): count for name, count in changed.items()}
 
 

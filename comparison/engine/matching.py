@@ -59,7 +59,7 @@ def match_state(
             `KeyError` or `ValueError` for a name that it does not know) or a mapping.
 
     Raises:
-        UserError: Nothing corresponds.
+        UserError: Nothing corresponds, though a side has state.
     """
     left, right = _state(reference), _state(candidate)
     pairs: dict[str, str] = {}
@@ -78,11 +78,11 @@ def match_state(
             how = "structure"
             ambiguous = _pair_by_structure(theirs, ours, left, right, pairs)
         _pair_siblings(left, right, pairs)
-    if not pairs:
+    if not pairs and (left or right):
         raise UserError(
             f"the models cannot be matched: none of the {len(left)} tensors of the reference "
-            f"({_some(left)}) corresponds to one of the {len(right)} of the candidate "
-            f"({_some(right)}) by name, value or structure; give name_map"
+            f"{_some(left)}corresponds to one of the {len(right)} of the candidate "
+            f"{_some(right)}by name, value or structure; give name_map, or models that correspond"
         )
     taken = set(pairs.values())
     return StateMatch(
@@ -303,4 +303,5 @@ def _is_counter(tensor: torch.Tensor) -> bool:
 
 
 def _some(names: Mapping[str, torch.Tensor]) -> str:
-    return ", ".join(list(names)[:3]) + (", ..." if len(names) > 3 else "")
+    shown = ", ".join(list(names)[:3]) + (", ..." if len(names) > 3 else "")
+    return f"({shown}) " if names else ""

@@ -179,7 +179,7 @@ def run_train(
         del output, loss, tensors
         for name, parameter in reversed(list(side.model.named_parameters())):
             if parameter.grad is not None:
-                sink(Key(BACKWARD, name, "parameter gradient"), parameter.grad)
+                sink(Key(BACKWARD, name, "parameter gradient"), parameter.grad.to_dense())
                 parameter.grad = None
 
 

@@ -81,6 +81,10 @@ def measure(key: Key, reference: torch.Tensor, candidate: torch.Tensor, noise: f
         return _unequal(key, shape, f"shape {tuple(candidate.shape)}, reference {shape}")
     if reference.dtype != candidate.dtype:
         return _unequal(key, shape, f"type {candidate.dtype}, reference {reference.dtype}")
+    if reference.is_complex():
+        reference, candidate = (
+            torch.view_as_real(t.resolve_conj()) for t in (reference, candidate)
+        )
     if same_bits(reference, candidate):
         size = largest(reference)
         note = "" if math.isfinite(size) else _alike(reference)

@@ -4,21 +4,29 @@ A fresh initialization would hide what is swapped or ignored: scales of 1, means
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
 
-def random_state(model: nn.Module, seed: int) -> dict[str, torch.Tensor]:
+def random_state(
+    model: nn.Module, seed: int, constants: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
     """Draw a state in which no tensor is trivial, from the seed and the names of the tensors.
 
     Weights keep the size of signals (variance 1 / fan-in); scales lie in [0.25, 0.75), variances
-    in [0.5, 1.5), means and biases are normal times 0.1, counters lie in [2, 100).
+    in [0.5, 1.5), means and biases are normal times 0.1, counters lie in [2, 100). Other whole
+    numbers (indices, masks) and the constants that are named are left out: they mean something.
     """
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
-    return {name: _draw(name, tensor, seed) for name, tensor in tensors.items()}
+    return {
+        name: _draw(name, tensor, seed)
+        for name, tensor in tensors.items()
+        if name not in constants
+        and (tensor.is_floating_point() or name.endswith("num_batches_tracked"))
+    }
 
 
 def load_state(

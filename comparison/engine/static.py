@@ -128,7 +128,8 @@ def _tensor_findings(
         yield Finding(name, f"{kind} trained, unlike in the reference")
     if values and not same_bits(theirs, ours):
         row = measure(Key("static", name, "value"), theirs.detach(), ours.detach())
-        yield Finding(name, f"values differ by up to {row.relative:.1e} of the largest")
+        said = row.note or f"values differ by up to {row.relative:.1e} of the largest"
+        yield Finding(name, said)
 
 
 def _module_pairs(state: StateMatch) -> dict[str, str]:

@@ -7,6 +7,7 @@ and beside them the reference under a neutral rewrite, which measures how long a
 anything at all.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +21,7 @@ from comparison.engine.rows import Key, Row, measure, missing
 from comparison.engine.sides import Batch, Side
 from comparison.engine.trace import SEED, call
 from comparison.engine.verdict import FORCED, Finding
+from reproduction.errors import UserError
 
 EPSILON = 2.0**-52
 State = dict[tuple[str, str], torch.Tensor]  # (name in the reference, kind) to tensor
@@ -64,14 +66,24 @@ class Stepper:
         side.model.train()
 
     def step(self, batch: Batch, number: int) -> torch.Tensor:
-        """Do one step and return its loss; the gradients stay."""
+        """Do one step and return its loss; the gradients stay.
+
+        Raises:
+            UserError: The optimizer cannot step.
+        """
         torch.manual_seed(SEED + number)
         self.optimizer.zero_grad()
         with self._active():
             output = call(self.side.model, batch.inputs)
             loss = scalar_loss(self.side, output, batch.targets)
             loss.backward()
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except Exception as error:
+            raise UserError(
+                f"{type(self.optimizer).__name__} cannot make step {number} ({error}): give an "
+                "optimizer that fits the gradients, or leave it out"
+            ) from error
         return loss.detach()
 
     def state(self) -> State:
@@ -89,7 +101,7 @@ class Stepper:
     def gradients(self) -> dict[str, torch.Tensor]:
         """Return the gradients of all parameters under the reference's names, not copied."""
         named = self.side.model.named_parameters()
-        return {self._named(name): p.grad for name, p in named if p.grad is not None}
+        return {self._named(name): p.grad.to_dense() for name, p in named if p.grad is not None}
 
     def take_over(self, state: State) -> None:
         """Copy the reference's state, as far as this side has such tensors; keep no others."""
@@ -144,9 +156,10 @@ def follow(
         candidate: Follows; it starts from the state that the reference started from.
         batches: One batch for each step.
         leads: What the reference did, from `lead`.
-        noise: Deviation that neutral rewrites cause, relative to the size of the increment.
+        noise: Deviation that neutral rewrites cause, relative to the size of the increment, or
+            of a buffer.
     """
-    relative = noise or {}
+    relative = {} if noise is None else noise  # filled when the first step is made
     for number, (batch, leader) in enumerate(zip(batches, leads, strict=False), start=1):
         candidate.step(batch, number)
         rng = torch.get_rng_state()
@@ -180,8 +193,8 @@ def step_noise(
         rewritten: Name, stepper in the reference's start state, and batch of every rewrite.
 
     Returns:
-        The largest deviation of every state tensor, relative to the size of its increment, and
-        for every rewrite the number of tensors in which it changed a bit.
+        The largest deviation of every state tensor, relative to the size of its increment (of a
+        buffer, to its own), and for every rewrite the number of tensors in which it changed a bit.
     """
     noise: dict[tuple[str, str], float] = {}
     changed: dict[str, int] = {}
@@ -193,7 +206,7 @@ def step_noise(
             if not after.is_floating_point() or same_bits(after, state[key]):
                 continue
             changed[name] += 1
-            size = _increment_size(key, leader)
+            size = _noise_size(key, leader)
             if size:
                 error = largest(state[key] - after) / size
                 noise[key] = max(noise.get(key, 0.0), error)
@@ -243,12 +256,18 @@ def _increment_row(
         return row
     # What a step adds is compared; storing the sum rounds it, whatever the increment's size.
     size = _increment_size(key, leader)
-    return replace(row, size=size, noise=noise * size + EPSILON * largest(after) / 8)
+    noise = noise * _noise_size(key, leader)
+    return replace(row, size=size, noise=noise + EPSILON * largest(after) / 8)
 
 
 def _increment_size(key: tuple[str, str], leader: Lead) -> float:
     after, before = leader.after[key], leader.before.get(key)
     return largest(after if before is None or key[1] not in _ADDED else after - before)
+
+
+def _noise_size(key: tuple[str, str], leader: Lead) -> float:
+    """Return what rounding scales with: a statistic is rounded whole, however little it moves."""
+    return largest(leader.after[key]) if key[1] == "buffer" else _increment_size(key, leader)
 
 
 _ADDED = ("parameter", "buffer")
@@ -270,5 +289,7 @@ def _equal(theirs: Mapping[Any, torch.Tensor], ours: Mapping[Any, torch.Tensor])
 def _divergence(theirs: State, ours: State) -> float:
     shared = [key for key in theirs if key in ours and key[1] == "parameter"]
     shared = [key for key in shared if theirs[key].shape == ours[key].shape]
+    if not shared:
+        return math.inf
     flat = [torch.cat([side[key].flatten() for key in shared]) for side in (theirs, ours)]
     return l2_error(*flat)

@@ -283,8 +283,9 @@ class _Marks:
         return tensor
 
     def returned(self, place: Place, tensor: torch.Tensor) -> None:
-        parts = [part.double() for part in tensor.detach().reshape(-1).split(PART)]
-        weights = self._weights(tensor)
+        real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+        parts = [part.double() for part in real.detach().reshape(-1).split(PART)]
+        weights = self._weights(real)
         norm = math.hypot(*(part.norm().item() for part in parts))
         sums = [torch.dot(part, weights[: len(part)]).item() for part in parts]
         self.of[place] = norm, math.fsum(one * math.cos(n) for n, one in enumerate(sums))
@@ -294,7 +295,7 @@ class _Marks:
         count = min(like.numel(), PART)
         if self._row is None or len(self._row) < count or self._row.device != like.device:
             steps = torch.arange(count, dtype=torch.float64, device=like.device)
-            self._row = (1 + steps / PART).cos()
+            self._row = (0.37 * steps).cos()
         return self._row
 
 

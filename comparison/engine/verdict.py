@@ -225,6 +225,30 @@ def conclude(
     )
 
 
+def joined(first: ModeVerdict, second: ModeVerdict, said: str) -> ModeVerdict:
+    """Join the verdicts on two parts of one mode: the worse outcome, both counts and reasons.
+
+    Args:
+        first: The verdict on what was given.
+        second: The verdict on more of the same mode.
+        said: What the second part is, such as ``on proposed inputs``.
+    """
+    order = (NOT_REPRODUCED, UNDECIDED, WITHIN_TOLERANCE, REPRODUCED, NOT_RUN)
+    margins = [v.worst_margin for v in (first, second) if v.worst_margin is not None]
+    return replace(
+        first,
+        outcome=min(first.outcome, second.outcome, key=order.index),
+        reason=f"{first.reason}; {said}: {second.reason}",
+        compared=first.compared + second.compared,
+        bit_equal=first.bit_equal + second.bit_equal,
+        undecided=first.undecided + second.undecided,
+        differing=first.differing + second.differing,
+        worst_margin=max(margins) if margins else None,
+        first_divergent=first.first_divergent or second.first_divergent,
+        notices=tuple(sorted({*first.notices, *second.notices})),
+    )
+
+
 def _reason(
     rows: Sequence[Row], findings: Sequence[Finding], divergent: Row | None, facts: int
 ) -> str:

@@ -1,7 +1,7 @@
 """Mode "data path": what both sides show their models, sample by sample."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from comparison.engine.fits import fit_share
 from comparison.engine.sides import Batch
 from comparison.engine.trace import tensors_in
 from comparison.engine.verdict import DATA, Finding, ModeVerdict, conclude
+from reproduction.errors import UserError
 
 
 def compare_data(reference: Iterable[Batch], candidate: Iterable[Batch]) -> ModeVerdict:
@@ -18,14 +19,17 @@ def compare_data(reference: Iterable[Batch], candidate: Iterable[Batch]) -> Mode
     Args:
         reference: The reference's batches, after all augmentation.
         candidate: The candidate's.
+
+    Raises:
+        UserError: A side has no batches, or something else than batches of tensors.
     """
-    theirs, ours = [list(side) for side in (reference, candidate)]
+    theirs, ours = _batches("reference", reference), _batches("candidate", candidate)
     findings: list[Finding] = []
     sizes = [[len(batch.inputs) for batch in side] for side in (theirs, ours)]
     if sizes[0] != sizes[1]:
         said = [f"{len(side)} batches of {sum(side)} samples" for side in sizes]
         findings.append(Finding("batches", f"{said[1]}, in the reference {said[0]}"))
-    left, right = [torch.cat([b.inputs for b in side]) for side in (theirs, ours)]
+    left, right = [[sample for b in side for sample in b.inputs] for side in (theirs, ours)]
     hashes = [[_hash(sample) for sample in side] for side in (left, right)]
     labels = [[label for b in side for label in _labels(b.targets)] for side in (theirs, ours)]
     findings += _input_findings(left, right, *hashes)
@@ -36,8 +40,26 @@ def compare_data(reference: Iterable[Batch], candidate: Iterable[Batch]) -> Mode
     return conclude(DATA, (), findings, facts=2 * len(hashes[0]))
 
 
+def _batches(name: str, batches: Iterable[Any]) -> list[Batch]:
+    """Return batches of inputs and targets, however they were paired."""
+    if not isinstance(batches, Iterable):
+        raise UserError(f"the {name}'s data is a {type(batches).__name__}: give its batches")
+    made = []
+    for number, batch in enumerate(batches):
+        batch = Batch(*batch) if isinstance(batch, list | tuple) and len(batch) <= 2 else batch
+        if not isinstance(batch, Batch) or not isinstance(batch.inputs, torch.Tensor):
+            raise UserError(
+                f"batch {number} of the {name} is a {type(batch).__name__}: give pairs of inputs, "
+                "a tensor (B, ...), and targets"
+            )
+        made.append(batch)
+    if not made:
+        raise UserError(f"the {name}'s data has no batch: give an iterable that can be read")
+    return made
+
+
 def _input_findings(
-    left: torch.Tensor, right: torch.Tensor, theirs: list[str], ours: list[str]
+    left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], theirs: list[str], ours: list[str]
 ) -> list[Finding]:
     if theirs == ours or theirs[: len(ours)] == ours or ours[: len(theirs)] == theirs:
         return []

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from comparison.engine.sides import Side
 from comparison.engine.verdict import Finding
+from reproduction.errors import UserError
 
 # How an optimizer computes, not what.
 _IGNORED = ("params", "foreach", "fused", "capturable", "differentiable", "maximize_", "initial_lr")
@@ -81,17 +82,26 @@ def scheduler_findings(reference: Side, candidate: Side, epochs: int) -> tuple[i
 
 
 def learning_rates(side: Side, epochs: int) -> list[float]:
-    """Return the learning rate of the first group in every epoch; a copy is stepped."""
+    """Return the learning rate of the first group in every epoch; a copy is stepped.
+
+    Raises:
+        UserError: The schedule is shorter.
+    """
     assert side.make_optimizer and side.make_scheduler
     model = side.copied().model
     model.zero_grad(set_to_none=True)
     optimizer = side.make_optimizer(model)
     scheduler = side.make_scheduler(optimizer)
-    rates = []
-    for _ in range(epochs):
-        rates.append(float(optimizer.param_groups[0]["lr"]))
+    rates = [float(optimizer.param_groups[0]["lr"])]
+    while len(rates) < epochs:
         optimizer.step()
-        scheduler.step()
+        try:
+            scheduler.step()
+        except ValueError as error:
+            raise UserError(
+                f"the schedule ends after {len(rates)} epochs ({error}): give epochs={len(rates)}"
+            ) from error
+        rates.append(float(optimizer.param_groups[0]["lr"]))
     return rates
 
 
