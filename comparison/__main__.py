@@ -1,7 +1,7 @@
 """The command line: `python -m comparison COMMAND`.
 
 A user's mistake, a damaged record and a full disk become one sentence and exit status 2; a check
-that found a difference exits with 1.
+that found a difference exits with 1, one that could not decide with 3.
 """
 
 import argparse
@@ -76,17 +76,23 @@ def run_verdicts(arguments: argparse.Namespace) -> int:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Compare both implementations of one network now, without a study or a record."""
+    """Compare both implementations of one network now: exit status 0, 1, or 3 if undecided."""
     from comparison import equivalence
+    from comparison.engine.report import check_target
 
-    told, status = equivalence.check(
+    if arguments.save:
+        check_target(arguments.save)
+    report = equivalence.check(
         arguments.network,
         steps=arguments.steps,
+        against=arguments.against,
         weights_file=arguments.weights_file,
         data=arguments.data,
     )
-    print(told)
-    return status
+    print(report)
+    if arguments.save:
+        print(f"saved: {report.save(arguments.save)}")
+    return report.exit_code
 
 
 def run_trial(arguments: argparse.Namespace) -> int:
@@ -140,8 +146,10 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help=run_check.__doc__)
     check.add_argument("--network", required=True, help="official name, e.g. cls_hrnet_w18")
     check.add_argument("--steps", type=int, default=2, help="optimizer steps")
+    check.add_argument("--against", default="reference", help="reference or timm")
     check.add_argument("--weights-file", default="", help="trained weights; else random ones")
     check.add_argument("--data", default="digits", help="what trained weights are shown")
+    check.add_argument("--save", default="", metavar="FILE", help=".html, .json, .tex or .txt")
     check.set_defaults(run=run_check)
     trial = commands.add_parser("trial", help=run_trial.__doc__)
     trial.add_argument("--network", default="cls_hrnet_w18_small_v1", help="official name")

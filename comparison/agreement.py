@@ -1,21 +1,31 @@
-"""What the records of layer-by-layer comparisons say: modes, layers, traces, faults, trajectory."""
+"""What the records of comparisons say: modes, layers, traces, faults, trajectory."""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from comparison import evidence
+from comparison.engine import verdict
 from comparison.evidence import Record, Row
 
-STATIC = "static"
-COMPUTED = ("forward eval", "forward train", "loss", "backward", "buffers", "step")
-FREE_RUNS = "trajectory"
+MODES = verdict.MODES
+STRUCTURE = (verdict.STATIC, verdict.DATA)
+COMPUTED = (
+    *(verdict.EVAL, verdict.TRAIN, verdict.LOSS, verdict.BACKWARD, verdict.STATE),
+    verdict.FORCED,
+)
+FREE_RUNS = verdict.FREE
 
 
 def modes(records: Iterable[Record]) -> list[Row]:
-    """Return the verdict on every mode of every comparison, with network and weights."""
+    """Return the verdict on every mode of every comparison, with what was compared."""
     return [
-        {"network": network_of(record), "weights": weights_of(record), **_with_infinity(row)}
+        {
+            "network": network_of(record),
+            "weights": weights_of(record),
+            "against": against_of(record),
+            **_with_infinity(row),
+        }
         for record in evidence.of_case(records, "equivalence")
         for row in record["tables"]["modes"]
     ]
@@ -28,13 +38,35 @@ def network_of(record: Record) -> str:
 
 def weights_of(record: Record) -> str:
     """Return which weights a record compares with: random or trained."""
-    return record["run_id"].rpartition(".")[2]
+    return record["subject"]["config"]["weights"]
+
+
+def against_of(record: Record) -> str:
+    """Return what a record compares the reproduction with: reference or timm."""
+    return record["subject"]["against"]
+
+
+def with_reference(records: Iterable[Record]) -> list[Record]:
+    """Return the comparisons with the reference of the study."""
+    compared = evidence.of_case(records, "equivalence")
+    return [record for record in compared if against_of(record) == "reference"]
+
+
+def closest(rows: Iterable[Row]) -> float | None:
+    """Return the largest margin among modes; None if all that was compared has equal bits."""
+    margins = [row["worst_margin"] for row in rows if row["worst_margin"] is not None]
+    return max(margins) if margins else None
 
 
 def largest(rows: Iterable[Row], *wanted: str) -> float | None:
     """Return the largest error among modes, or None if none of them ran."""
-    errors = [row["max_error"] for row in rows if row["mode"] in wanted]
-    return max(errors) if errors else None
+    ran = (row for row in rows if row["mode"] in wanted and row["outcome"] != verdict.NOT_RUN)
+    return max((row["max_error"] for row in ran), default=None)
+
+
+def noise(rows: Iterable[Row], *wanted: str) -> float | None:
+    """Return the largest noise of neutral rewrites among modes, or None if none of them ran."""
+    return max((row["noise"] for row in rows if row["mode"] in wanted), default=None)
 
 
 def faults(records: Iterable[Record], kind: str) -> list[Row]:
@@ -45,13 +77,13 @@ def faults(records: Iterable[Record], kind: str) -> list[Row]:
 
 def unmatched(records: Iterable[Record]) -> int:
     """Count what one side has and the other has not."""
-    rows = evidence.rows_of(evidence.of_case(records, "equivalence"), "findings")
-    return sum(row["kind"] == "finding" for row in rows)
+    compared = evidence.of_case(records, "equivalence")
+    return sum(evidence.measured(record, "unmatched") or 0 for record in compared)
 
 
 def _with_infinity(row: Row) -> Row:
     """Read an error that JSON could not hold, and the record left out, as infinite."""
-    names = ("max_error", "largest_error", "worst_relative_error")
+    names = ("max_error", "noise", "largest_error", "worst_relative_error")
     missing = [name for name in names if name in row and row[name] is None]
     return {**row, **dict.fromkeys(missing, math.inf)}
 

@@ -21,13 +21,16 @@ OFFICIAL_CLASSES = 1000
 CLASS_COUNT_SHIM = "classifier replaced by a linear layer of K outputs, start weights shared"
 
 
-def build(arm: str, network: str, num_classes: int = OFFICIAL_CLASSES) -> nn.Module:
+def build(
+    arm: str, network: str, num_classes: int = OFFICIAL_CLASSES, *, source: str = "auto"
+) -> nn.Module:
     """Build one arm, freshly initialized from PyTorch's global generator, on the CPU.
 
     Args:
         arm: ``reference`` or ``reproduction``.
         network: Official name.
         num_classes: Length of the logits.
+        source: Which code is the reference, as `reference.build` takes it.
 
     Raises:
         UserError: The arm or the network is unknown.
@@ -38,7 +41,7 @@ def build(arm: str, network: str, num_classes: int = OFFICIAL_CLASSES) -> nn.Mod
     network_config(network)
     if arm == "reproduction":
         return build_network(network, num_classes=num_classes)
-    model = reference.build(network)
+    model = reference.build(network, source=source)
     if num_classes != OFFICIAL_CLASSES:
         last = model.get_submodule("classifier")
         assert isinstance(last, nn.Linear)

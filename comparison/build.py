@@ -69,6 +69,8 @@ def _planned(study: Study, records: Sequence[Record]) -> list[Record]:
 # What a figure shows, and how it is drawn.
 DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "error_by_layer": (evidence.compared_by_layer, lambda shown: figures.error_by_layer(shown[0])),
+    "noise_floor": (evidence.compared_by_layer, lambda shown: figures.noise_floor(shown[0])),
+    "divergence": (evidence.followed_longest, lambda shown: figures.divergence(shown[0])),
     "training_curves": (_planned, figures.training_curves),
     "accuracy_intervals": (_planned, figures.accuracy_intervals),
     "cost_accuracy": (_of_case("networks"), figures.cost_accuracy),

@@ -61,10 +61,10 @@ CLAIMS = (
     ),
     Claim(
         id="C3",
-        sentence="Layers, their settings and all tensors of the state correspond one to one.",
+        sentence="Layers, settings, state, optimizer, schedule and data correspond one to one.",
         cases=("equivalence",),
         notebook="notebooks/02_equivalence.ipynb",
-        judge=judges.of_modes(agreement.STATIC),
+        judge=judges.of_modes(*agreement.STRUCTURE),
     ),
     Claim(
         id="C4",
@@ -75,7 +75,8 @@ CLAIMS = (
     ),
     Claim(
         id="C5",
-        sentence="With equal weights all outputs, gradients, buffers and steps agree in float64.",
+        sentence="With equal weights all outputs, gradients, buffers and steps agree in float64, "
+        "against measured rounding.",
         cases=("equivalence",),
         notebook="notebooks/02_equivalence.ipynb",
         judge=judges.of_modes(*agreement.COMPUTED),

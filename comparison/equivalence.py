@@ -1,128 +1,178 @@
-"""The record of one comparison: ladder, trajectory, noise floor, injected faults, traces.
+"""The record of one comparison: all modes of the engine, noise floor, layers, steps, traces.
 
 The verdict is drawn in float64 on the CPU with one thread, whatever device a study trains on: only
 there do faults and rounding stay apart. float32 is described beside it and decides nothing.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
 import torch
 
 import reference
-from comparison import faults, pairing, parameters, rewrites, traces
-from comparison.ladder import Ladder, Leader, climb, climb_after, forward_rows
-from comparison.layers import composite_rows, finite, layer_rows
-from comparison.modes import trajectory
-from comparison.pairing import Pair, pair_of
-from comparison.record import measurement, new_record
-from comparison.verdict import (
+from comparison import pairing, parameters, traces
+from comparison.engine.compare import complete, report_of
+from comparison.engine.examine import Examined, examine
+from comparison.engine.free import LOST, horizon, run_free
+from comparison.engine.leader import COUNTING, Leader
+from comparison.engine.measures import finite, ratio
+from comparison.engine.modes.data import compare_data
+from comparison.engine.report import Report
+from comparison.engine.rows import Row
+from comparison.engine.steps import Stepper, follow_free
+from comparison.engine.verdict import (
+    ACCURACY,
+    BITWISE,
+    FORCED,
+    FREE,
+    LIMITS,
     NOT_REPRODUCED,
-    REPRODUCED,
-    THRESHOLDS,
-    UNDECIDED,
+    NOT_RUN,
+    STATE,
+    STATIC,
+    ZERO_NOTE,
     ModeVerdict,
-    Row,
+    not_run,
 )
+from comparison.layers import layer_rows
+from comparison.noise import noise_rows
+from comparison.pairing import Pair
+from comparison.record import measurement, new_record
+from comparison.study import Comparison
 from reference.record import one_thread
+from reproduction import TrainConfig
 
-CLAIM_IDS = ["C3", "C4", "C5", "C6", "C7"]
-# The faults test the comparison, not the network; the smallest network does it fastest.
-FAULTS_ON = "cls_hrnet_w18_small_v1"
-FAULT_STEPS = 2
-# What rounding alone does to the forward pass, beside the error of every layer.
-NOISE = (rewrites.channels_last, rewrites.unfolded_convolutions, rewrites.written_out_norms)
-# What a fault does to it: it stays in all later layers.
-EXAMPLE = faults.FAULTS[0]
+CLAIM_IDS = ["C3", "C4", "C5", "C7"]
+# Free runs say something only until rounding has grown; more steps would show nothing.
+MOST_FREE_STEPS = 60
 
-Tables = dict[str, list[dict[str, Any]]]
+Rows = list[dict[str, Any]]
+Tables = dict[str, Rows]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One comparison: what the engine found, and its report on all modes."""
+
+    examined: Examined
+    report: Report
 
 
 def run(settings: parameters.Settings) -> dict[str, Any]:
     """Compare the two arms of one network and make the record.
 
     Args:
-        settings: Network, weights (random, or trained from a file), steps, seed and data.
+        settings: Network, what it is compared with, weights (random, or trained from a file),
+            steps, seed and data.
 
     Returns:
-        A record with the tables ``modes``, ``layers``, ``composites``, ``findings``, ``undivided``,
-        ``trajectory``, ``traces``, ``thresholds`` and ``faults``; the latter is filled with random
-        weights of the smallest network only, traces with random weights only.
+        A record with the tables ``modes``, ``layers``, ``calibration``, ``noise``, ``steps``,
+        ``trajectory``, ``origins``, ``findings``, ``traces`` (with random weights against the
+        reference only) and ``thresholds``.
 
     Raises:
         UserError: The weights do not fit.
     """
     start = time.perf_counter()
     with one_thread():
-        pair = pair_of(settings)
-        ladder, beside = _ladder(pair)
-        steps = _trajectory(pair)
-        verdicts = (*ladder.verdicts, trajectory.judge(steps))
-        tables = {
-            "layers": layer_rows(ladder.matching, ladder.rows, beside),
-            "composites": composite_rows(ladder.matching, ladder.rows),
-            "findings": [{"site": f.name, "text": f.text} for f in ladder.findings],
-            "undivided": [
-                {"arm": arm, "count": len(paths), "modules": ", ".join(paths)}
-                for arm, paths in ladder.matching.undivided.items()
-            ],
-            "modes": [_mode_row(verdict) for verdict in verdicts],
-            "trajectory": [_as_row(row) for row in steps],
-            "thresholds": _thresholds(),
-            **_proof(pair, settings),
-        }
-        return new_record(
-            case="equivalence",
-            run_id=f"{settings.network}.{settings.weights}",
-            claim_ids=CLAIM_IDS,
-            subject={"network": settings.network, "seed": settings.seed},
-            inputs={"reference": reference.identity(), **pair.inputs},
-            measurements=_measurements(ladder, tables),
-            tables=tables,
-            expectations=_expectations(),
-            verdict=judge(tables),
-            wall_s=time.perf_counter() - start,
-            parameters=settings.decisive(),
-            command=settings.command(),
-        )
+        pair = pairing.pair_of(settings)
+        outcome = compare_pair(pair, settings)
+        tables = _tables(outcome, _replayed(pair, settings))
+    named = Comparison(settings.network, settings.weights, settings.against, settings.steps)
+    return new_record(
+        case="equivalence",
+        run_id=named.run_id,
+        claim_ids=CLAIM_IDS,
+        subject={"network": settings.network, "seed": settings.seed, "against": settings.against},
+        inputs={"reference": _identity(settings.against), **pair.inputs},
+        measurements=_measurements(outcome, tables),
+        tables=tables,
+        expectations=_expectations(),
+        verdict=judge(tables),
+        wall_s=time.perf_counter() - start,
+        parameters=settings.decisive(),
+        command=settings.command(),
+    )
 
 
-def check(
-    network: str, *, steps: int = 2, weights_file: str = "", data: str = "digits"
-) -> tuple[str, int]:
+def check(network: str, *, steps: int = 2, against: str = "reference", **given: Any) -> Report:
     """Compare the two arms of a network, without a record; for the command line.
 
     Args:
         network: Official name.
         steps: Optimizer steps.
-        weights_file: Trained weights; random ones if empty.
-        data: What trained weights are shown.
+        against: ``reference`` or ``timm``.
+        given: ``weights_file``, trained weights instead of random ones, and ``data``, what those
+            are shown.
 
     Returns:
-        The table of modes as text, and 0 if every mode agrees, else 1.
+        The report on all modes.
 
     Raises:
         UserError: An argument has no meaning, or the weights do not fit.
     """
-    given = {"network": network, "steps": steps, "weights_file": weights_file, "data": data}
-    weights = "trained" if weights_file else "random"
-    settings = parameters.check("02_equivalence", {**given, "weights": weights})
+    weights = "trained" if given.get("weights_file") else "random"
+    chosen = {"network": network, "steps": steps, "against": against, "weights": weights}
+    settings = parameters.check("02_equivalence", {**chosen, **given})
     with one_thread():
-        pair = pair_of(settings)
-        ladder = climb(pair.reference, pair.reproduction, pair.batches)
-    table = pd.DataFrame([_mode_row(verdict) for verdict in ladder.verdicts])
-    shown = table[["mode", "outcome", "compared", "max_error", "bound", "first_divergent"]]
-    lines = [f"{reference.identity()['label']} and the reproduction, {network}, {weights} weights"]
-    lines += [shown.to_string(index=False, na_rep="no number")]
-    lines += [f"{verdict.mode}: {verdict.reason}" for verdict in ladder.failures()]
-    return "\n".join(lines), int(bool(ladder.failures()))
+        return compare_pair(pairing.pair_of(settings), settings).report
+
+
+def compare_pair(pair: Pair, settings: parameters.Settings) -> Outcome:
+    """Run all modes on two sides.
+
+    Args:
+        pair: The sides, in one state, and their batches.
+        settings: Steps, data and seed, and what the report is called after.
+    """
+    start = time.perf_counter()
+    leader = Leader(pair.reference, pair.batches)
+    epochs = TrainConfig().epochs
+    examined = examine(
+        leader, pair.reproduction, name_map=pair.name_map, steps=settings.steps, epochs=epochs
+    )
+    count = min(3 * settings.steps, MOST_FREE_STEPS)
+    trajectory, free = run_free(examined.subject, count)
+    trajectory = [*_single_steps(examined, settings.steps), *trajectory]
+    report = report_of(
+        examined,
+        f"the reproduction against {_identity(settings.against)['label']}, {settings.network}, "
+        f"{settings.weights} weights",
+        trajectory=trajectory,
+        **settings.decisive(),
+    )
+    report = _with_recipe(report, f"the reference's recipe: {pair.inputs['reference_recipe']}")
+    accuracy = not_run(ACCURACY, "decided over the training runs (C8)")
+    more = [free, _data(settings), accuracy]
+    return Outcome(examined, complete(report, more, time.perf_counter() - start))
+
+
+def judge(tables: Tables) -> dict[str, str]:
+    """Draw the verdict from a record's tables: the worst mode decides, or a recorded trace."""
+    ran = [row for row in tables["modes"] if row["outcome"] != NOT_RUN]
+    order = (NOT_REPRODUCED, "undecided", "within tolerance", "reproduced")
+    worst = min(ran, key=lambda row: order.index(row["outcome"]))
+    if worst["outcome"] in order[:2]:
+        reason = f"{worst['mode']}: {worst['reason']}"
+        return {"outcome": worst["outcome"], "reason": reason}
+    if tables["traces"] and not traces.passes(tables["traces"]):
+        failed = next(row for row in tables["traces"] if row["failures"])
+        reason = f"recorded traces: {failed['phase']} differs at {failed['worst_key']}"
+        return {"outcome": NOT_REPRODUCED, "reason": reason}
+    compared = sum(row["compared"] for row in ran)
+    reason = f"all {len(ran)} modes agree in {compared} comparisons"
+    if worst["outcome"] == "within tolerance":
+        reason = f"{reason}; {worst['mode']}: {worst['reason']}"
+    return {"outcome": worst["outcome"], "reason": reason}
 
 
 def modes_table(record: dict[str, Any]) -> pd.DataFrame:
     """Show the verdict on every mode."""
     table = pd.DataFrame(record["tables"]["modes"]).set_index("mode")
-    return table[["outcome", "reason", "compared", "bit_equal", "max_error", "bound"]]
+    return table[["outcome", "reason", "compared", "bit_equal", "worst_margin", "max_error"]]
 
 
 def layers_table(record: dict[str, Any]) -> pd.DataFrame:
@@ -130,137 +180,152 @@ def layers_table(record: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(record["tables"]["layers"]).set_index("depth")
 
 
-def faults_table(record: dict[str, Any]) -> pd.DataFrame:
-    """Show the injected faults and harmless rewrites; empty where none were tried."""
-    columns = ["kind", "caught", "mode", "site", "as_expected", "largest_error"]
-    rows = record["tables"]["faults"]
-    return pd.DataFrame(rows, columns=["fault", *columns]).set_index("fault")
+def calibration_table(record: dict[str, Any]) -> pd.DataFrame:
+    """Show in how many tensors each neutral rewrite changed a bit, by mode."""
+    table = pd.DataFrame(record["tables"]["calibration"])
+    return table.pivot(index="rewrite", columns="mode", values="changed")
 
 
-def judge(tables: Tables) -> dict[str, str]:
-    """Draw the verdict from a record's tables.
-
-    A difference decides. Without one, a comparison that missed an injected fault or raised a
-    false alarm has shown nothing: undecided.
-    """
-    bad = [row for row in tables["modes"] if row["outcome"] == NOT_REPRODUCED]
-    if bad:
-        return {"outcome": NOT_REPRODUCED, "reason": f"{bad[0]['mode']}: {bad[0]['reason']}"}
-    if tables["traces"] and not traces.passes(tables["traces"]):
-        failed = next(row for row in tables["traces"] if row["failures"])
-        reason = f"recorded traces: {failed['phase']} differs at {failed['worst_key']}"
-        return {"outcome": NOT_REPRODUCED, "reason": reason}
-    if wrong := [row["fault"] for row in tables["faults"] if not row["as_expected"]]:
-        reason = f"nothing differs, but the comparison itself went wrong on: {', '.join(wrong)}"
-        return {"outcome": UNDECIDED, "reason": reason}
-    compared = sum(row["compared"] for row in tables["modes"])
-    reason = f"all {len(tables['modes'])} modes agree in {compared} comparisons"
-    return {"outcome": REPRODUCED, "reason": reason}
+def _identity(against: str) -> dict[str, Any]:
+    return reference.identity(pairing.SOURCES[against])
 
 
-def _ladder(pair: Pair) -> tuple[Ladder, dict[str, list[Row]]]:
-    """Climb the ladder; beside it, the forward pass under rounding, a fault, and in float32."""
-    leader = Leader(pair.reference, pair.batches)
-    ladder = climb_after(leader, pair.reproduction.copied(leader.dtype))
-    matching = ladder.matching
-    changed = {
-        name: [
-            row
-            for inject in injected
-            for row in forward_rows(
-                leader, inject(pair.reproduction.copied(leader.dtype)), matching
-            )
-        ]
-        for name, injected in (("noise", NOISE), ("example_fault", (EXAMPLE.inject,)))
+def _with_recipe(report: Report, said: str) -> Report:
+    """Say in the report and at its static mode where the reference's recipe comes from."""
+    modes = tuple(
+        replace(verdict, notices=(*verdict.notices, said)) if verdict.mode == STATIC else verdict
+        for verdict in report.modes
+    )
+    return replace(report, modes=modes, notices=(*report.notices, said))
+
+
+def _single_steps(examined: Examined, count: int) -> Rows:
+    """Follow both sides free in float32, as far as the bits go: no noise beside, no verdict."""
+    subject = examined.subject
+    sides = [side.copied(torch.float32) for side in (subject.leader.side, subject.side)]
+    batches = [sides[0].sees(batch) for batch in subject.leader.batches[:count]]
+    theirs, ours = Stepper(sides[0]), Stepper(sides[1], subject.state.pairs)
+    return follow_free(theirs, ours, None, batches)
+
+
+def _data(settings: parameters.Settings) -> ModeVerdict:
+    """Compare the batches that the loader gives both arms when they train from the seed."""
+    verdict = compare_data(pairing.loaded(settings), pairing.loaded(settings))
+    reason = f"{settings.data}, as loaded for training: {verdict.reason}"
+    return replace(verdict, reason=reason)
+
+
+def _replayed(pair: Pair, settings: parameters.Settings) -> Rows:
+    """Replay recorded traces, which come with weights of their own, once a network."""
+    if settings.weights != "random" or settings.against != "reference":
+        return []
+    return traces.replay(settings.network, pair.reproduction.model)
+
+
+def _tables(outcome: Outcome, replayed: Rows) -> Tables:
+    report = outcome.report
+    plain = report.to_dict()  # what is not finite is None there
+    return {
+        "modes": [_mode_row(verdict, outcome) for verdict in report.modes],
+        "layers": layer_rows(outcome.examined),
+        "calibration": plain["calibration"],
+        "noise": noise_rows(report.rows),
+        "steps": plain["steps"],
+        "trajectory": plain["trajectory"],
+        "origins": [{**origin, "near": ", ".join(origin["near"])} for origin in plain["origins"]],
+        "findings": [{"site": f.name, "text": f.text} for f in report.findings],
+        "traces": [
+            {k: finite(v) if isinstance(v, float) else v for k, v in row.items()}
+            for row in replayed
+        ],
+        "thresholds": _thresholds(),
     }
-    del leader
-    single = Leader(pair.reference, pair.batches[:1], torch.float32)
-    rounded = forward_rows(single, pair.reproduction.copied(torch.float32), matching)
-    return ladder, {**changed, "float32": rounded}
 
 
-def _trajectory(pair: Pair) -> list[dict[str, Any]]:
-    return [
-        row
-        for dtype in (torch.float32, torch.float64)
-        for row in trajectory.follow(
-            pair.reference.copied(dtype), pair.reproduction.copied(dtype), pair.batches
-        )
-    ]
-
-
-def _proof(pair: Pair, settings: parameters.Settings) -> Tables:
-    """Try recorded traces and injected faults, which ask for random weights."""
-    if settings.weights != "random":
-        return {"traces": [], "faults": []}
-    proven: Tables = {"traces": traces.replay(settings.network, pair.reproduction.model)}
-    proven["faults"] = []
-    if settings.network == FAULTS_ON:
-        batches = pairing.random_batches(FAULT_STEPS, settings.seed)
-        proven["faults"] = faults.run(pair.reference, pair.reproduction, batches)
-    return {name: [_as_row(row) for row in rows] for name, rows in proven.items()}
-
-
-def _mode_row(verdict: ModeVerdict) -> dict[str, Any]:
+def _mode_row(verdict: ModeVerdict, outcome: Outcome) -> dict[str, Any]:
+    rows = _rows_of(verdict.mode, outcome)
+    if verdict.mode == FREE:
+        free = _free_rows(outcome)
+        errors = [row["divergence"] for row in free[: horizon(free)]]
+    elif verdict.mode == FORCED:
+        errors = [row["largest_relative"] for row in outcome.examined.steps]
+    else:
+        errors = [row.relative for row in rows]
     return {
         "mode": verdict.mode,
         "outcome": verdict.outcome,
         "reason": verdict.reason,
         "compared": verdict.compared,
         "bit_equal": verdict.bit_equal,
-        "max_error": finite(verdict.max_error),
-        "bound": verdict.bound,
+        "differing": verdict.differing,
+        "undecided": verdict.undecided,
+        "worst_margin": None if verdict.worst_margin is None else finite(verdict.worst_margin),
+        "max_error": finite(max(errors, default=0.0)),
+        "noise": finite(max((ratio(row.noise, row.size) for row in rows), default=0.0)),
         "first_divergent": verdict.first_divergent,
         "notices": "; ".join(verdict.notices),
     }
 
 
-def _as_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row whose numbers JSON can hold."""
-    return {k: finite(v) if isinstance(v, float) else v for k, v in row.items()}
+def _rows_of(mode: str, outcome: Outcome) -> list[Row]:
+    """Return the tensors of a mode, without those that are zero in exact arithmetic."""
+    zeros = {row.key for row in outcome.examined.rows if row.note == ZERO_NOTE}
+    rows: Sequence[Row] = outcome.examined.single if mode == BITWISE else outcome.examined.rows
+    shown = [row for row in rows if row.key not in zeros]
+    if mode == BITWISE:
+        return shown
+    first = [r for r in shown if r.key.mode == FORCED and r.key.part.endswith(", step 1")]
+    return [r for r in shown if r.key.mode == mode] + (first if mode == STATE else [])
 
 
-def _thresholds() -> list[dict[str, Any]]:
+def _free_rows(outcome: Outcome) -> Rows:
+    return [row for row in outcome.report.trajectory if row["precision"] == "float64"]
+
+
+def _thresholds() -> Rows:
+    rows = [
+        {"name": item.name, "value": getattr(LIMITS, item.name), "reason": item.metadata["reason"]}
+        for item in fields(LIMITS)
+    ]
+    lost = "relative divergence of the rewritten reference at which a free run says no more"
+    counting = "neutral rewrites that must change a bit in a mode before its noise floor counts"
     return [
-        {"mode": mode, "bound": threshold.bound, "reason": threshold.reason}
-        for mode, threshold in THRESHOLDS.items()
+        *rows,
+        {"name": "horizon", "value": LOST, "reason": lost},
+        {"name": "counting", "value": float(COUNTING), "reason": counting},
     ]
 
 
-def _expectations() -> list[dict[str, Any]]:
+def _expectations() -> Rows:
     return [
         {
-            "name": f"{mode} error",
+            "name": "deviation",
             "value": 0.0,
             "source": "the reference, run beside",
-            "tolerance": threshold.bound,
-            "reason": threshold.reason,
+            "tolerance": LIMITS.relative,
+            "reason": "relative; or the measured noise floor of the tensor, if that is larger",
         }
-        for mode, threshold in THRESHOLDS.items()
     ]
 
 
-def _measurements(ladder: Ladder, tables: Tables) -> list[dict[str, Any]]:
-    outputs = [row for row in ladder.rows if row.key.name == "network" and row.key.mode != "loss"]
+def _measurements(outcome: Outcome, tables: Tables) -> Rows:
+    report, leader = outcome.report, outcome.examined.subject.leader
+    free = _free_rows(outcome)
     counts = {
-        "layers": len(ladder.matching.layers()),
-        "composites": len(tables["composites"]),
-        "unmatched_layers": len(ladder.matching.findings),
-        "tensors": len(ladder.rows),
-        "bit_equal_tensors": sum(row.bit_equal for row in ladder.rows),
+        "layers": len(tables["layers"]),
+        "operations": report.matched.operations,
+        "state_tensors": report.matched.tensors,
+        "unmatched": len(report.matched.unmatched_reference)
+        + len(report.matched.unmatched_candidate),
+        "horizon": horizon(free),
+        "free_steps": len(free),
+        "forced_steps": len(tables["steps"]),
     }
-    for kind in ("float32", "float64"):
-        rows = [row for row in tables["trajectory"] if row["precision"] == kind]
-        counts[f"bit_equal_steps_{kind}"] = trajectory.bit_equal_steps(rows)
-    errors = {"output": max(row.max_error for row in outputs)}
-    errors |= {v.mode.replace(" ", "_"): v.max_error for v in ladder.verdicts if v.bound}
-    errors |= {name: _largest(tables, name) for name in ("noise", "example_fault", "float32")}
+    fewest = min(leader.counting(mode) for mode in _CALIBRATED)
     return [
         *(measurement(name, count, "count") for name, count in counts.items()),
-        *(measurement(f"{name}_max_error", value, "relative") for name, value in errors.items()),
-        measurement("example_fault", EXAMPLE.name, "name"),
+        measurement("fewest_counting_rewrites", fewest, "count"),
     ]
 
 
-def _largest(tables: Tables, column: str) -> float:
-    return max(row[column] or 0.0 for row in tables["layers"])
+_CALIBRATED = ("forward eval", "forward train", "backward", STATE)

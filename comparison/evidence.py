@@ -144,14 +144,20 @@ def main_network(study: Study) -> str:
 
 
 def compared_by_layer(study: Study, records: Iterable[Record]) -> list[Record]:
-    """Return the equivalence record that the figure by layer shows, with random weights if there.
+    """Return the equivalence record that the figures by layer show, with random weights if there.
 
     One record or none.
     """
+    preferred = f"{main_network(study)}.random.reference."
     compared = of_case(records, "equivalence")
-    preferred = f"{main_network(study)}.random"
-    ordered = sorted(compared, key=lambda r: (r["run_id"] != preferred, r["run_id"]))
+    ordered = sorted(compared, key=lambda r: (not r["run_id"].startswith(preferred), r["run_id"]))
     return ordered[:1]
+
+
+def followed_longest(study: Study, records: Iterable[Record]) -> list[Record]:
+    """Return the equivalence record with the most optimizer steps; one record or none."""
+    compared = of_case(records, "equivalence")
+    return sorted(compared, key=lambda r: (-len(r["tables"]["steps"]), r["run_id"]))[:1]
 
 
 def pairs(runs: Iterable[Record]) -> list[tuple[Record, Record]]:

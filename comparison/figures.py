@@ -6,7 +6,6 @@ styles tell them apart without color. Saved files have stable bytes and name the
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from math import log10
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -17,38 +16,15 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from comparison import diagram, evidence, statistics
+from comparison import closeness, diagram, evidence, statistics
+from comparison.looks import COLORS, COLUMN_IN, DASHES, MARKERS, WIDTHS
 from comparison.products import ENDINGS
 from comparison.study import ARMS
 from reproduction import NetworkConfig
 
 STYLE = Path(__file__).with_name("study.mplstyle")
-COLORS = {"paper": "#7a7f85", "reference": "#1f63b4", "reproduction": "#e07b16"}
-MARKERS = {"paper": "o", "reference": "s", "reproduction": "^"}
-DASHES: dict[str, Any] = {"reference": "", "reproduction": (3, 1.2)}
-COLUMN_IN = 3.33
-WIDTHS = {"reference": 1.9, "reproduction": 0.8}  # equal curves show as one on the other
-EQUAL_BITS = 1e-18  # where a logarithmic axis shows an error of zero
-THIN: dict[str, Any] = {
-    "linewidth": 0.6,
-    "markersize": 2.6,
-    "markerfacecolor": "none",
-    "markeredgewidth": 0.6,
-}
 FEW_POINTS = 40
 COST_RANGE = (0.95, 40)  # holds all nine networks, so that studies of fewer look alike
-# Outputs in other runs; then the comparison itself, each with its lane among equal bits.
-BESIDE_LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "example_fault": ("outputs, an injected fault", {"color": "#3c4043", "linewidth": 0.8}),
-    "noise": ("outputs, harmless rewrites", {"color": "#a4aab0", "linestyle": "--"}),
-}
-LAYER_LOOKS: dict[str, tuple[str, dict[str, Any], float]] = {
-    "forward_eval": ("outputs", {"marker": "^", "color": COLORS["reproduction"]}, 6.0),
-    "float32": ("outputs, float32", {"marker": "s", "color": COLORS["reference"]}, 1.8),
-    "activation_gradient": ("gradients of outputs", {"marker": "o", "color": "#8a4f9e"}, 0.5),
-    "parameter_gradient": ("gradients of weights", {"marker": "x", "color": "#2e7d5b"}, 0.15),
-}
-
 Record = dict[str, Any]
 P = ParamSpec("P")
 
@@ -58,6 +34,9 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        # Load the backend outside: inside, a notebook's would lose that it is interactive, and
+        # show the first figure only.
+        plt.draw_if_interactive()
         with plt.style.context(str(STYLE)):
             return draw(*args, **kwargs)
 
@@ -72,37 +51,20 @@ def network_diagram(config: NetworkConfig) -> Figure:
 
 @_styled
 def error_by_layer(record: Record) -> Figure:
-    """Draw the error of every layer against depth; equal bits lie in a band below all errors."""
-    rows = record["tables"]["layers"]
-    figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.7))
-    depth = [row["depth"] for row in rows]
-    for name, (label, line) in BESIDE_LOOKS.items():
-        errors = [_drawable(row[name]) for row in rows]
-        axes.plot(depth, errors, label=label, zorder=1, **line)
-    for name, (label, look, lane) in LAYER_LOOKS.items():
-        errors = [_drawable(row[name], lane) for row in rows]
-        axes.plot(depth, errors, label=label, **look, **THIN, markevery=max(1, len(rows) // 25))
-    axes.axhspan(EQUAL_BITS / 30, EQUAL_BITS * 30, color="#e8eaed", zorder=0)
-    for name, style in (("bound_forward", "--"), ("bound_gradient", ":")):
-        axes.axhline(rows[0][name], color="#3c4043", linestyle=style, linewidth=0.9)
-    place = (depth[0], rows[0]["bound_gradient"])
-    axes.annotate("bounds", place, xytext=(0, 3), textcoords="offset points", fontsize=7)
-    axes.set_yscale("log")
-    ticks = [EQUAL_BITS, 1e-15, 1e-12, 1e-9, 1e-6, 1e-3]
-    axes.set_yticks(ticks, ["equal bits", *(f"$10^{{{round(log10(t))}}}$" for t in ticks[1:])])
-    axes.minorticks_off()
-    axes.set_ylim(EQUAL_BITS / 30, 10)
-    axes.set_xlabel("depth (layers, in order of execution)")
-    axes.set_ylabel("largest relative error")
-    figure.legend(loc="outside upper center", ncols=2, columnspacing=1.0, handlelength=1.8)
-    return figure
+    """Draw the error of every layer against depth; see `comparison.closeness`."""
+    return closeness.error_by_layer(record)
 
 
-def _drawable(error: float | None, lane: float = 1.0) -> float:
-    """Move equal bits to a lane of their own, since a logarithmic axis has no zero."""
-    if error is None:
-        return numpy.nan
-    return error or EQUAL_BITS * lane
+@_styled
+def noise_floor(record: Record) -> Figure:
+    """Draw how large rounding is in every mode; see `comparison.closeness`."""
+    return closeness.noise_floor(record)
+
+
+@_styled
+def divergence(record: Record) -> Figure:
+    """Draw how far the two sides part over optimizer steps; see `comparison.closeness`."""
+    return closeness.divergence(record)
 
 
 @_styled

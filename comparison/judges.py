@@ -138,19 +138,19 @@ def of_records(study: Study, records: Sequence[Record]) -> Verdict:
 
 
 def of_modes(*wanted: str) -> Judge:
-    """Judge modes of the layer-by-layer comparison over all networks and weights."""
+    """Judge modes of the comparison over all networks and weights."""
 
     def judge(study: Study, records: Sequence[Record]) -> Verdict:
         rows = [row for row in agreement.modes(records) if row["mode"] in wanted]
-        bad = [row for row in rows if row["outcome"] != "reproduced"]
-        largest = max((row["max_error"] for row in rows), default=0.0)
+        outcome = worst(row["outcome"] for row in rows)
+        margin = agreement.closest(rows)
         compared = sum(row["compared"] for row in rows)
         plural = "runs" if len(records) > 1 else "run"
-        error = f"largest error {largest:.1e}" if largest else "no difference"
-        reason = f"{compared} comparisons in {len(records)} {plural}, {error}"
+        inside = "no difference" if margin is None else f"the closest {-margin:.1f} decades inside"
+        reason = f"{compared} comparisons in {len(records)} {plural}, {inside}"
+        bad = [row for row in rows if row["outcome"] == outcome != "reproduced"]
         if bad:
             reason = f"{bad[0]['network']}, {bad[0]['mode']}: {bad[0]['reason']}"
-        outcome = worst(row["outcome"] for row in rows)
         verdict = Verdict(outcome=outcome, reason=reason, records=len(records))
         return _with_missing(verdict, len(records), len(study.compared()), "comparisons")
 
@@ -192,6 +192,7 @@ def of_faults(study: Study, records: Sequence[Record]) -> Verdict:
 
 def of_bits(study: Study, records: Sequence[Record]) -> Verdict:
     """Judge the free runs: equality to the bit in float32, or rounding alone where it ends."""
+    records = agreement.with_reference(records)
     followed = agreement.trajectories(records, "float32")
     if not followed:
         return Verdict(outcome="not run", reason="no steps in float32")

@@ -3,7 +3,7 @@
 `collect` always returns every key below; one without a record reads "not run". Percentages and
 accuracies come without a unit unless "%" is said; `<claim>` is C1, C2, …; `<network>` is an
 official name, of the study's networks; `<arm>` is reference or reproduction; `<mode>` is one of
-forward_eval, forward_train, loss, backward, buffers, step.
+forward_eval, forward_train, loss, backward, state_after_step, teacher_forced_trajectory.
 
 study.name, study.description, study.records, study.failures, study.hours, study.commit,
 study.torch, study.python, study.cpu, study.cores, study.commands
@@ -16,10 +16,12 @@ parts.network, parts.head_parameters (%), parts.head_macs (%), parts.stage4_para
 parts.stage4_macs (%)
 traces.networks, traces.rows, traces.max_error
 equivalence.networks, equivalence.runs, equivalence.layers, equivalence.tensors,
-equivalence.bit_equal_tensors, equivalence.unmatched, equivalence.output_max,
-equivalence.gradient_max, equivalence.step_max, equivalence.<mode>_max, equivalence.steps,
-equivalence.bound_forward, equivalence.bound_gradient, equivalence.example_fault,
-equivalence.example_fault_max, equivalence.noise_max
+equivalence.bit_equal_tensors, equivalence.unmatched, equivalence.facts, equivalence.output_max,
+equivalence.gradient_max, equivalence.<mode>_max, equivalence.steps, equivalence.noise_output,
+equivalence.noise_gradient
+thresholds.relative, thresholds.noise_factor, thresholds.gap, thresholds.counting
+rewrites.count, rewrites.fewest, free.horizon, free.steps
+timm.networks, timm.output_max, timm.gradient_max
 faults.injected, faults.caught, faults.controls, faults.false_alarms, faults.weakest_error,
 faults.strongest_control
 steps.bit_equal, steps.count
@@ -96,7 +98,12 @@ def _study(study: Study, records: Sequence[Record], put: Put) -> None:
 
 
 def _reference(study: Study, records: Sequence[Record], put: Put) -> None:
-    ran = [r for r in records if "label" in (r["inputs"].get("reference") or {})]
+    ran = [
+        record
+        for record in records
+        if "label" in (record["inputs"].get("reference") or {})
+        and record["subject"].get("against") != "timm"  # a second comparison, not the reference
+    ]
     for key in ("label", "version", "sha256"):
         values = (record["inputs"]["reference"][key] for record in ran)
         put(f"reference.{key}", listed(values), paths(ran, f"inputs.reference.{key}"))

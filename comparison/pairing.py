@@ -1,39 +1,52 @@
 """What a comparison starts from: both networks in one state, and the batches both see."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import safetensors
+from torch import nn
 
-from comparison import arms
+from comparison import arms, recipes
+from comparison.engine.sides import Batch, Side
+from comparison.engine.states import (
+    load_state,
+    random_batch,
+    random_state,
+    share_parameters,
+    state_sha256,
+)
 from comparison.parameters import Settings
-from comparison.sides import Batch, Side, load_state, random_batch, random_state, state_sha256
 from comparison.study import ROOT
-from reproduction import UserError
+from reproduction import TrainConfig, UserError
 from reproduction.checkpoints import load_checkpoint
 from reproduction.tasks.classification.sources import load_dataset
 
 IMAGE_SIZE = 64
-# At 64 pixels the lowest stream has 2 x 2 values an image, so a channel has eight of them: with
-# fewer, batch statistics make the gradients explode (two values: five hundredfold).
-BATCH_SIZE = 2
+# At 64 pixels the lowest stream has 2 x 2 values an image, so a channel has sixteen of them: below
+# eight, batch statistics make the gradients explode (two values: five hundredfold).
+BATCH_SIZE = 4
+SOURCES = {"reference": "auto", "timm": "timm"}
+DATA_BATCHES = 2  # of the training recipe's size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two sides in the same state.
+    """Two sides in the same state, in float64.
 
     Attributes:
         reference: The reference.
         reproduction: Ours.
+        name_map: Our names of state tensors to the reference's.
         batches: One for each optimizer step, in float64.
-        inputs: Where weights and data come from, for the record.
+        inputs: Where weights, data and recipes come from, for the record.
     """
 
     reference: Side
     reproduction: Side
+    name_map: Callable[[str], str]
     batches: tuple[Batch, ...]
     inputs: dict[str, Any]
 
@@ -47,27 +60,23 @@ def pair_of(settings: Settings) -> Pair:
         UserError: The weights do not fit the network, or have fewer classes than the data.
     """
     if settings.weights == "random":
-        return random_pair(settings.network, settings.steps, settings.seed)
+        return random_pair(settings.network, settings.steps, settings.seed, settings.against)
     return _trained_pair(settings)
 
 
-def random_pair(network: str, steps: int, seed: int = 0) -> Pair:
+def random_pair(network: str, steps: int, seed: int = 0, against: str = "reference") -> Pair:
     """Build both networks of 1000 classes in a random state, with random batches.
 
     Raises:
         UserError: The network is unknown.
     """
-    sides = _sides(network, arms.OFFICIAL_CLASSES)
-    state = random_state(sides[0].model, seed)
-    for side in sides:
-        load_state(side, state)
+    models = _models(network, arms.OFFICIAL_CLASSES, against)
+    state = random_state(models[0], seed)
+    for model in models:
+        _load(model, state)
     weights = {"kind": "random", "seed": seed, "sha256": state_sha256(state)}
-    return Pair(
-        reference=sides[0],
-        reproduction=sides[1],
-        batches=random_batches(steps, seed),
-        inputs={"weights": weights, "data": {"name": "random normal images"}},
-    )
+    inputs = {"weights": weights, "data": {"name": "random normal images"}}
+    return _pair(models, network, against, random_batches(steps, seed), inputs)
 
 
 def random_batches(count: int, seed: int = 0) -> tuple[Batch, ...]:
@@ -76,6 +85,17 @@ def random_batches(count: int, seed: int = 0) -> tuple[Batch, ...]:
     return tuple(
         random_batch(shape, arms.OFFICIAL_CLASSES, f"{seed}/{step}") for step in range(count)
     )
+
+
+def loaded(settings: Settings) -> Iterator[Batch]:
+    """Yield the first batches of an arm's training, from a data set of its own.
+
+    Raises:
+        UserError: The data are not there.
+    """
+    dataset = load_dataset(settings.data)
+    shown = dataset.batches("train", seed=settings.seed, batch_size=TrainConfig().batch_size)
+    return (Batch(b.images, b.labels) for b in islice(shown, DATA_BATCHES))
 
 
 def _trained_pair(settings: Settings) -> Pair:
@@ -87,30 +107,51 @@ def _trained_pair(settings: Settings) -> Pair:
             f"{path.name} knows {num_classes} classes and {settings.data} has "
             f"{dataset.num_classes}: name the data set that the weights were trained on"
         )
-    reference, reproduction = _sides(settings.network, num_classes)
-    load_checkpoint(reproduction.model, path)
-    load_state(reference, reproduction.state())
+    theirs, ours = _models(settings.network, num_classes, settings.against)
+    load_checkpoint(ours, path)
+    arms.transfer(ours, theirs)
     shown = dataset.batches("train", seed=settings.seed, batch_size=BATCH_SIZE)
     batches = tuple(Batch(b.images.double(), b.labels) for b in islice(shown, settings.steps))
     weights = {
         "kind": "trained",
         "file": path.name,
         "num_classes": num_classes,
-        "sha256": state_sha256(reproduction.state()),
+        "sha256": state_sha256(arms.official_state(ours)),
         "shims": [] if num_classes == arms.OFFICIAL_CLASSES else [arms.CLASS_COUNT_SHIM],
     }
     data = {"name": dataset.name, "sha256": dataset.sha256, "image_size": IMAGE_SIZE}
+    inputs = {"weights": weights, "data": data}
+    return _pair((theirs, ours), settings.network, settings.against, batches, inputs)
+
+
+def _models(network: str, num_classes: int, against: str) -> tuple[nn.Module, nn.Module]:
+    ours = arms.build("reproduction", network, num_classes)
+    return arms.build("reference", network, num_classes, source=SOURCES[against]), ours
+
+
+def _load(model: nn.Module, state: dict[str, Any]) -> None:
+    names = arms.name_of(model)
+    load_state(model, state, {own: names(own) for own in model.state_dict()})
+
+
+def _pair(
+    models: tuple[nn.Module, nn.Module],
+    network: str,
+    against: str,
+    batches: tuple[Batch, ...],
+    inputs: dict[str, Any],
+) -> Pair:
+    theirs, ours = (model.double() for model in models)
+    names = arms.name_of(ours)
+    share_parameters(ours, theirs, {own: names(own) for own in ours.state_dict()})
+    side, recipe = recipes.reference_side(theirs, network, SOURCES[against])
     return Pair(
-        reference=reference,
-        reproduction=reproduction,
+        reference=side,
+        reproduction=recipes.our_side(ours),
+        name_map=arms.name_of(ours),
         batches=batches,
-        inputs={"weights": weights, "data": data},
+        inputs={**inputs, "reference_recipe": recipe},
     )
-
-
-def _sides(network: str, num_classes: int) -> tuple[Side, Side]:
-    ours, theirs = (arms.build(arm, network, num_classes) for arm in ("reproduction", "reference"))
-    return Side(model=theirs), Side(model=ours, name_of=arms.name_of(ours))
 
 
 def _class_count(path: Path) -> int:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comparison.study import ARMS, ROOT, WEIGHTS
+from comparison.study import AGAINST, ARMS, ROOT, WEIGHTS
 from reproduction import NETWORKS, UserError
 from reproduction.device import DEVICES
 from reproduction.tasks.classification.sources import parse_data
@@ -24,7 +24,12 @@ COMMON: dict[str, Any] = {
 }
 NOTEBOOKS: dict[str, dict[str, Any]] = {
     "01_networks": {},
-    "02_equivalence": {"weights": "random", "weights_file": "", "steps": 10},
+    "02_equivalence": {
+        "against": "reference",
+        "weights": "random",
+        "weights_file": "",
+        "steps": 10,
+    },
     "03_training": {"arm": "reproduction", "epochs": 4, "batch_size": 128, "image_size": 0},
     "04_speed": {"image_size": 64, "batch_size": 8, "rounds": 10},
     "05_differences": {},
@@ -34,6 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": DEVICES,
     "arm": ARMS,
     "weights": WEIGHTS,
+    "against": AGAINST,
 }
 SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1}
 
@@ -48,6 +54,7 @@ class Settings:
     seed: int
     device: str
     results_dir: Path = field(repr=False)  # executed notebooks name no folder of a machine
+    against: str = "reference"
     weights: str = "random"
     weights_file: str = ""
     steps: int = 10

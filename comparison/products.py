@@ -6,6 +6,7 @@ TABLES = (
     "networks",
     "cost",
     "equivalence",
+    "modes",
     "faults",
     "training",
     "accuracy",
@@ -23,6 +24,8 @@ TABLES = (
 FIGURES = {
     "network": "networks",
     "error_by_layer": "equivalence",
+    "noise_floor": "equivalence",
+    "divergence": "equivalence",
     "training_curves": "training",
     "accuracy_intervals": "training",
     "cost_accuracy": "networks",

@@ -58,37 +58,63 @@ def _parts(study: Study, record: Record | None, put: Put) -> None:
 
 
 def compared_networks(study: Study, records: Sequence[Record], put: Put) -> None:
-    """Quote the layer-by-layer comparison, the traces, the faults and the trajectory."""
-    compared = evidence.of_case(records, "equivalence")
+    """Quote the comparison of the arms, the traces, the faults and the trajectory."""
+    compared = agreement.with_reference(records)
     rows, layers = agreement.modes(compared), evidence.rows_of(compared, "layers")
-    source, by_layer = paths(compared, "tables.modes"), paths(compared, "tables.layers")
+    computed = [row for row in rows if row["mode"] in agreement.COMPUTED]
+    source = paths(compared, "tables.modes")
     counts = {
         "networks": len({agreement.network_of(record) for record in compared}),
         "runs": len(compared),
         "layers": len(layers),
-        "tensors": sum(row["compared"] for row in rows if row["mode"] in agreement.COMPUTED),
-        "bit_equal_tensors": sum(r["bit_equal"] for r in rows if r["mode"] in agreement.COMPUTED),
+        "tensors": sum(row["compared"] for row in computed),
+        "bit_equal_tensors": sum(row["bit_equal"] for row in computed),
         "unmatched": agreement.unmatched(compared),
         "steps": max((r["subject"]["config"]["steps"] for r in compared), default=0),
+        "facts": sum(row["compared"] for row in rows if row["mode"] in agreement.STRUCTURE),
     }
     for key, count in counts.items():
         put(f"equivalence.{key}", str(count) if compared else NOT_RUN, source)
     groups: dict[str, tuple[str, ...]]
-    groups = {mode.replace(" ", "_"): (mode,) for mode in agreement.COMPUTED}
+    groups = {mode.replace(" ", "_").replace("-", "_"): (mode,) for mode in agreement.COMPUTED}
     groups |= {"output": ("forward eval", "forward train"), "gradient": ("backward",)}
     for key, modes in groups.items():
         put(f"equivalence.{key}_max", scientific(agreement.largest(rows, *modes)), source)
-    injected = [evidence.measured(record, "example_fault") for record in compared[:1]]
-    put("equivalence.example_fault", listed(injected), source)
-    for key in ("noise", "example_fault"):
-        errors = (evidence.measured(record, f"{key}_max_error") for record in compared)
-        put(f"equivalence.{key}_max", scientific(max(errors, default=None)), source)
-    for key in ("forward", "gradient"):
-        bounds = listed(f"{row[f'bound_{key}']:.0e}" for row in layers)
-        put(f"equivalence.bound_{key}", bounds, by_layer)
+    for key in ("output", "gradient"):
+        put(f"equivalence.noise_{key}", scientific(agreement.noise(rows, *groups[key])), source)
+    _margins(compared, put)
+    _by_timm(records, put)
     _replayed(compared, put)
     _injected(compared, put)
     _followed(compared, put)
+
+
+def _margins(compared: Sequence[Record], put: Put) -> None:
+    """Quote the constants of the thresholds, and what the rewrites and free runs showed."""
+    source = paths(compared, "tables.thresholds")
+    for key in ("relative", "noise_factor", "gap", "counting"):
+        rows = (evidence.row_where(record, "thresholds", name=key) for record in compared)
+        put(f"thresholds.{key}", listed(f"{row['value']:g}" for row in rows if row), source)
+    named = {row["rewrite"] for row in evidence.rows_of(compared, "calibration")}
+    put("rewrites.count", _count(named), paths(compared, "tables.calibration"))
+    for key, name in (("rewrites.fewest", "fewest_counting_rewrites"), ("free.horizon", "horizon")):
+        values = [evidence.measured(record, name) for record in compared]
+        put(key, short(min(values, default=None)), paths(compared, name))
+    steps = [evidence.measured(record, "free_steps") for record in compared]
+    put("free.steps", short(max(steps, default=None)), paths(compared, "free_steps"))
+
+
+def _by_timm(records: Sequence[Record], put: Put) -> None:
+    """Quote the comparison with timm's network."""
+    compared = [
+        record
+        for record in evidence.of_case(records, "equivalence")
+        if agreement.against_of(record) == "timm"
+    ]
+    rows, source = agreement.modes(compared), paths(compared, "tables.modes")
+    put("timm.networks", _count({agreement.network_of(record) for record in compared}), source)
+    put("timm.output_max", scientific(agreement.largest(rows, "forward eval")), source)
+    put("timm.gradient_max", scientific(agreement.largest(rows, "backward")), source)
 
 
 def _replayed(compared: Sequence[Record], put: Put) -> None:

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 
@@ -16,23 +16,52 @@ ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "workflow" / "studies"
 ARMS = ("reference", "reproduction")
 WEIGHTS = ("random", "trained")
+AGAINST = ("reference", "timm")
 
 
 class StudyError(ValueError):
     """Say what is wrong with a study's name or file, in one sentence."""
 
 
+class Comparison(NamedTuple):
+    """One comparison of the reproduction: of which network, with what, over how many steps."""
+
+    network: str
+    weights: str
+    against: str
+    steps: int
+
+    @property
+    def run_id(self) -> str:
+        """Name of its record."""
+        return f"{self.network}.{self.weights}.{self.against}.steps{self.steps}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EquivalencePlan:
-    """Which networks are compared layer by layer, with which weights, over how many steps."""
+    """Which networks are compared with the reference, with which weights, over how many steps.
+
+    Attributes:
+        networks: Compared with the reference.
+        weights: With which weights.
+        steps: Optimizer steps.
+        timm: Compared with timm's network as well, with random weights.
+        long: Followed over `long_steps` optimizer steps as well, with random weights.
+        long_steps: See `long`.
+    """
 
     networks: tuple[str, ...]
     weights: tuple[str, ...] = ("random",)
     steps: int = 10
+    timm: tuple[str, ...] = ()
+    long: tuple[str, ...] = ()
+    long_steps: int = 200
 
     def __post_init__(self) -> None:
         _need(set(self.weights) <= set(WEIGHTS), "equivalence.weights", self.weights, WEIGHTS)
-        _need(self.steps >= 1, "equivalence.steps", self.steps, "a whole number of at least 1")
+        for name in ("steps", "long_steps"):
+            value = getattr(self, name)
+            _need(value >= 1, f"equivalence.{name}", value, "a whole number of at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +123,23 @@ class Study:
         """The study's folder, relative to the repository."""
         return f"results/{self.name}"
 
-    def compared(self) -> list[tuple[str, str]]:
-        """List what is compared layer by layer: network and weights.
+    def compared(self) -> list[Comparison]:
+        """List what is compared layer by layer.
 
         Only the network that the study trains has trained weights.
         """
         plan, trained = self.equivalence, self.training.network if self.training else None
-        return [
-            (network, weights)
-            for network in (plan.networks if plan else ())
-            for weights in (plan.weights if plan else ())
+        if plan is None:
+            return []
+        live = [
+            Comparison(network, weights, "reference", plan.steps)
+            for network in plan.networks
+            for weights in plan.weights
             if weights == "random" or network == trained
+        ]
+        live += [Comparison(network, "random", "timm", plan.steps) for network in plan.timm]
+        return live + [
+            Comparison(name, "random", "reference", plan.long_steps) for name in plan.long
         ]
 
 

@@ -118,6 +118,20 @@ def build(network: str, *, source: str = "auto") -> nn.Module:
     return _build_official(pin, pins.repository(pin.repository))
 
 
+def training_settings(network: str, *, source: str = "auto") -> dict[str, Any] | None:
+    """Return the section TRAIN of a network's official yaml file; the stand-in has none: None.
+
+    Raises:
+        ReferenceUnavailable: unknown network or source, absent or altered files.
+    """
+    pins = load_pins()
+    pin = pins.network(network)
+    if resolve(source, pin, pins) == "timm":
+        return None
+    content = store.read_verified(pins.repository(pin.repository), pin.config, store.OFFICIAL)
+    return dict(yaml.safe_load(content)["TRAIN"])
+
+
 def _build_official(pin: NetworkPin, repository: RepositoryPin) -> nn.Module:
     config = yaml.safe_load(store.read_verified(repository, pin.config, store.OFFICIAL))
     module = import_official(repository, pin.file, store.OFFICIAL)

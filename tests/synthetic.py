@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy
 
-from comparison import agreement
 from comparison.record import measurement, new_record
-from comparison.study import ARMS, Study, load_study
+from comparison.study import ARMS, Comparison, Study, load_study
+from tests.compared import THRESHOLDS, followed, layers, modes, noise
 
 REFERENCE = {
     "implementation": "HRNet-Image-Classification",
@@ -27,6 +27,7 @@ equivalence:
   networks: [cls_hrnet_w18_small_v1]
   weights: [random]
   steps: 3
+  timm: [cls_hrnet_w18_small_v1]
 training:
   network: cls_hrnet_w18_small_v1
   data: digits
@@ -259,30 +260,15 @@ def audit(longest_run: int = 30) -> Record:
 
 
 def equivalence(
-    name: str = "cls_hrnet_w18_small_v1", weights: str = "random", *, error: float = 2e-15
+    name: str = "cls_hrnet_w18_small_v1",
+    weights: str = "random",
+    *,
+    error: float = 2e-15,
+    against: str = "reference",
+    steps: int = 3,
 ) -> Record:
     """Make a comparison of 30 layers whose errors grow with depth, and three faults."""
     outcome = "reproduced" if error < 1e-11 else "not reproduced"
-    modes = [
-        {
-            **{"mode": mode, "outcome": outcome, "reason": "as constructed", "compared": 30},
-            **{"bit_equal": 10, "max_error": error if mode != "static" else 0.0, "bound": 1e-11},
-            "first_divergent": "",
-        }
-        for mode in (agreement.STATIC, *agreement.COMPUTED, agreement.FREE_RUNS)
-    ]
-    layers = [
-        {
-            **{"depth": depth, "reference": f"layer{depth}", "reproduction": f"part{depth}"},
-            **{"op": "Conv2d", "shape": "16x16x16", "buffers": None, "step": error * depth / 30},
-            **dict.fromkeys(("forward_eval", "forward_train"), error * depth / 30),
-            **{"activation_gradient": 3 * error, "parameter_gradient": 0.0},
-            **{"noise": 1e-15, "float32": 2e-7, "example_fault": None if depth < 9 else 1e-4},
-            **{"bound_forward": 1e-11, "bound_gradient": 1e-10},
-            "agrees": outcome == "reproduced",
-        }
-        for depth in range(1, 31)
-    ]
     fault = {"expected_mode": "step", "mode": "step", "site": "conv1", "caught": True}
     harmless = {"expected_mode": "", "mode": "", "site": "", "caught": False}
     faults = [
@@ -290,30 +276,35 @@ def equivalence(
         {"fault": "detached stream", "kind": "fault", "largest_error": 0.5, **fault},
         {"fault": "channels last", "kind": "harmless", "largest_error": 1e-14, **harmless},
     ]
-    equal = ("loss_bit_equal", "gradients_bit_equal", "state_bit_equal")
-    steps = [
-        {"precision": precision, "step": step, **dict.fromkeys(equal, True)}
-        for precision in ("float32", "float64")
-        for step in (1, 2, 3)
-    ]
     trace = {"network": name, "phase": "forward", "rows": 90, "failures": 0}
+    run = Comparison(name, weights, against, steps)
+    counts = {"unmatched": 0, "horizon": 2, "free_steps": 3, "fewest_counting_rewrites": 7}
     return record(
         "equivalence",
-        f"{name}.{weights}",
-        claim_ids=["C3", "C4", "C5", "C6", "C7"],
-        subject={"network": name},
-        measurements=[
-            measurement("example_fault", "no ReLU", "name"),
-            measurement("example_fault_max_error", 1e-4, "relative"),
-            measurement("noise_max_error", 1e-15, "relative"),
-        ],
+        run.run_id,
+        claim_ids=["C3", "C4", "C5", "C7"],
+        subject={"network": name, "against": against},
+        measurements=[measurement(key, value, "count") for key, value in counts.items()],
         tables={
-            **{"modes": modes, "layers": layers, "faults": faults, "trajectory": steps},
+            **{"modes": modes(error, outcome), "layers": layers(error, outcome)},
+            **{
+                "faults": faults if against == "reference" else [],
+                "noise": noise(),
+                "origins": [],
+                "findings": [],
+            },
+            **followed(error, steps),
+            "calibration": [
+                {"rewrite": f"rewrite {i}", "mode": "forward eval", "changed": 30} for i in range(8)
+            ],
             "traces": [{**trace, "worst_relative_error": 1e-14}],
-            "findings": [],
+            "thresholds": [
+                {"name": key, "value": value, "reason": "as constructed"}
+                for key, value in THRESHOLDS.items()
+            ],
         },
         verdict={"outcome": outcome, "reason": "compared"},
-        parameters={"network": name, "weights": weights, "steps": 3},
+        parameters=run._asdict(),
     )
 
 
@@ -322,6 +313,7 @@ def all_records() -> list[Record]:
     records = [
         *(network(name) for name in PUBLISHED),
         equivalence(),
+        equivalence(against="timm"),
         *training_runs(),
         speed(),
         differences(),

@@ -48,13 +48,14 @@ from comparison.engine.verdict import (
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What was found out about one candidate."""
+    """What was found out about one candidate; ``single`` is what float32 showed, not judged."""
 
     subject: Subject
     modes: tuple[ModeVerdict, ...]
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...]
     origins: tuple[Origin, ...]
+    single: tuple[Row, ...] = field(default=())
     steps: tuple[dict[str, Any], ...] = field(default=())
     notices: tuple[str, ...] = field(default=())
 
@@ -106,14 +107,15 @@ def examine(
         verdicts.append(_over_steps(forced, table))
     elif buffers:
         verdicts.append(conclude(STATE, buffers))
-    if bitwise:
-        verdicts.append(_bitwise(subject, rows))
+    of_bits, single = _bitwise(subject, rows) if bitwise else (None, [])
+    verdicts += [of_bits] if of_bits else []
     return Examined(
         subject=subject,
         modes=tuple(verdicts),
         rows=tuple(rows),
         findings=tuple(findings),
         origins=without_repeats(origins),
+        single=tuple(single),
         steps=tuple(table),
         notices=tuple(_notices(leader, rows)),
     )
@@ -259,7 +261,7 @@ def _step_row(number: int, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _bitwise(subject: Subject, rows: Sequence[Row]) -> ModeVerdict:
+def _bitwise(subject: Subject, rows: Sequence[Row]) -> tuple[ModeVerdict, list[Row]]:
     """Compare bits in float32: the reference with itself, then with the candidate."""
     leader = subject.leader
     recorded, side = leader.single(), leader.single_side()
@@ -278,19 +280,20 @@ def _bitwise(subject: Subject, rows: Sequence[Row]) -> ModeVerdict:
             f"the reference differs from itself from {unstable[0].key} on, by up to {worst:.1e}: "
             "fix what it draws or the order of its sums, else bits say nothing"
         )
-        return ModeVerdict(BITWISE, UNDECIDED, reason, len(compared), equal)
+        return ModeVerdict(BITWISE, UNDECIDED, reason, len(compared), equal), compared
     first = next((row for row in compared if not row.bit_equal), None)
     if first is None:
         reason = f"{len(compared)} tensors equal to the bit in float32"
-        return ModeVerdict(BITWISE, REPRODUCED, reason, len(compared), equal)
+        return ModeVerdict(BITWISE, REPRODUCED, reason, len(compared), equal), compared
     clean = all(row.agrees for row in rows)
     outcome = WITHIN_TOLERANCE if clean else NOT_REPRODUCED
     reason = (
         f"bits part in float32 at {first.key}, {len(compared) - equal} of {len(compared)} tensors"
     )
-    return ModeVerdict(
+    verdict = ModeVerdict(
         BITWISE, outcome, reason, len(compared), equal, first_divergent=str(first.key)
     )
+    return verdict, compared
 
 
 def _notices(leader: Leader, rows: Sequence[Row]) -> list[str]:

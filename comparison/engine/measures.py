@@ -1,7 +1,7 @@
 """Error measures between two tensors of one shape: pure functions, each with an example.
 
 They are relative to the reference, so that one bound serves tensors of any scale. What they mean
-for a verdict is decided in `comparison.verdict`.
+for a verdict is decided in `comparison.engine.verdict`.
 """
 
 import math
@@ -10,17 +10,6 @@ import torch
 
 PART = 2**21  # entries of a tensor that are worked on at once
 _BITS = {torch.float64: torch.int64, torch.float32: torch.int32}
-
-
-def max_error(reference: torch.Tensor, candidate: torch.Tensor) -> float:
-    """Return max|candidate - reference| / max|reference|.
-
-    >>> max_error(torch.tensor([2.0, -4.0]), torch.tensor([2.0, -3.0]))
-    0.25
-    >>> max_error(torch.zeros(2), torch.zeros(2)), max_error(torch.zeros(2), torch.ones(2))
-    (0.0, inf)
-    """
-    return ratio(largest(candidate - reference), largest(reference))
 
 
 def l2_error(reference: torch.Tensor, candidate: torch.Tensor) -> float:
@@ -89,6 +78,11 @@ def ratio(error: float, size: float) -> float:
     if error == 0:
         return 0.0
     return error / size if size else math.inf
+
+
+def finite(value: float) -> float | None:
+    """Return a number for a record, None for one that JSON does not have."""
+    return value if math.isfinite(value) else None
 
 
 def norm(tensor: torch.Tensor) -> float:

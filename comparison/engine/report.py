@@ -22,6 +22,22 @@ from comparison.engine.verdict import (
 )
 from reproduction.errors import UserError
 
+ENDINGS = (".json", ".html", ".tex", ".txt")
+
+
+def check_target(path: str | Path) -> Path:
+    """Return where a report shall be saved, if it can be.
+
+    Raises:
+        UserError: The ending is unknown, or the folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix not in ENDINGS:
+        raise UserError(f"{path.name} has no known ending; use one of {', '.join(ENDINGS)}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path} could not be written (no such folder): name one that exists")
+    return path
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -144,21 +160,19 @@ class Report:
         Raises:
             UserError: The ending is unknown, or the file cannot be written.
         """
-        path = Path(path)
+        path = check_target(path)
         made = {
             ".json": self.to_json,
             ".html": self.to_html,
             ".tex": self.to_latex,
             ".txt": lambda: f"{self}\n",
         }
-        if path.suffix not in made:
-            raise UserError(f"{path.name} has no known ending; use one of {', '.join(made)}")
         partial = path.with_name(path.name + ".partial")
         try:
             partial.write_text(made[path.suffix](), encoding="utf-8")
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True) if path.parent.is_dir() else None
+            partial.unlink(missing_ok=True)
             raise UserError(
                 f"{path} could not be written ({error.strerror}): name a folder that exists and "
                 "has space"

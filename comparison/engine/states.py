@@ -1,4 +1,4 @@
-"""States that two models can share: random in every tensor, so that nothing is hidden.
+"""What two models can share: a state that is random in every tensor, and random batches.
 
 A fresh initialization would hide what is swapped or ignored: scales of 1, means of 0.
 """
@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import torch
 from torch import nn
+
+from comparison.engine.sides import Batch
 
 
 def random_state(
@@ -55,10 +57,28 @@ def share_parameters(model: nn.Module, owner: nn.Module, names: Mapping[str, str
             parameter.data = other.data
 
 
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return one digest over the names, types and bytes of a state."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def random_batch(shape: tuple[int, ...], num_classes: int, seed: int | str) -> Batch:
+    """Draw a batch of normal images and uniform labels from a seed, in float64.
+
+    The images hold float32 values, so that both precisions see the same.
+    """
+    generator = _generator(f"batch/{seed}")
+    images = generator.standard_normal(shape).astype(np.float32)
+    labels = generator.integers(0, num_classes, shape[0])
+    return Batch(torch.from_numpy(images).double(), torch.from_numpy(labels))
+
+
 def _draw(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
-    digest = hashlib.sha256(f"state/{seed}/{name}".encode()).digest()[:8]
-    generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
-    shape = tuple(tensor.shape)
+    generator, shape = _generator(f"state/{seed}/{name}"), tuple(tensor.shape)
     values: np.ndarray
     if not tensor.is_floating_point():
         values = generator.integers(2, 100, shape)
@@ -71,3 +91,8 @@ def _draw(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
     else:
         values = generator.uniform(0.25, 0.75, shape)
     return torch.as_tensor(np.asarray(values)).to(tensor.dtype)
+
+
+def _generator(name: str) -> np.random.Generator:
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(seed))

@@ -40,27 +40,42 @@ MODES = (
 (STATIC, EVAL, TRAIN, LOSS, BACKWARD, STATE, FREE, FORCED, DATA, ACCURACY, BITWISE) = MODES
 
 
+def _because(default: float, reason: str) -> float:
+    """Make a field whose default says why it is where it is."""
+    value: float = field(default=default, metadata={"reason": reason})
+    return value
+
+
 @dataclass(frozen=True)
 class Limits:
-    """The constants of every threshold, and why they are where they are.
+    """The constants of every threshold, each with its reason."""
 
-    Attributes:
-        relative: Least relative deviation that counts; independent implementations of HRNet were
-            measured to agree to 1e-14 in float64, the weakest fault tried deviates by 1e-7.
-        noise_factor: How many times the measured noise floor a deviation may be.
-        floor: Least deviation that counts, relative to the median magnitude of the mode.
-        gap: A deviation beyond its threshold, but by less than this factor, is undecided.
-        zero: A tensor below this share of the median magnitude is zero in exact arithmetic if its
-            float32 magnitude is `zero_growth` times larger.
-        zero_growth: See `zero`; the ratio of the two machine epsilons is 5e8.
-    """
-
-    relative: float = 1e-12
-    noise_factor: float = 30.0
-    floor: float = 1e-13
-    gap: float = 1e3
-    zero: float = 1e-10
-    zero_growth: float = 1e6
+    relative: float = _because(
+        1e-12,
+        "least relative deviation that counts: independent implementations of HRNet were measured "
+        "to agree to 1e-14 in float64, the weakest fault tried deviates by 1e-7",
+    )
+    noise_factor: float = _because(
+        30.0, "how many times the measured noise floor of a tensor its deviation may be"
+    )
+    floor: float = _because(
+        1e-13, "least deviation that counts, relative to the median magnitude of the mode"
+    )
+    gap: float = _because(
+        1e3,
+        "rounding and faults must lie apart: a deviation beyond its threshold by less than this "
+        "factor is undecided, unless its growth from float64 to float32 tells",
+    )
+    zero: float = _because(
+        1e-10,
+        "below this share of the mode's median magnitude a gradient may be zero in exact "
+        "arithmetic; its magnitude in float32 decides",
+    )
+    zero_growth: float = _because(
+        1e6,
+        "a magnitude that grows by this factor from float64 to float32 consists of rounding: the "
+        "ratio of the two machine epsilons is 5e8",
+    )
 
 
 LIMITS = Limits()

@@ -7,11 +7,10 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from comparison import arms
 from comparison.engine.leader import Leader
-from comparison.engine.sides import Batch, Side
-from comparison.engine.states import load_state, random_state
+from comparison.engine.sides import Side
+from comparison.engine.states import load_state, random_batch, random_state
 from comparison.mutation.reshaped import reshaped
 from comparison.mutation.suite import STEPS, Bench
-from comparison.sides import random_batch
 from reproduction import ClassificationNetwork
 from reproduction.config import TrainConfig
 from reproduction.train import make_optimizer
@@ -32,7 +31,7 @@ def make_benches(network: str, image_size: int = 64, seed: int = 0) -> list[Benc
     load_state(reference.model, state)
     shape = (BATCH_SIZE, 3, image_size, image_size)
     drawn = [random_batch(shape, arms.OFFICIAL_CLASSES, f"{seed}/{n}") for n in range(STEPS)]
-    leader = Leader(reference, [Batch(b.images, b.labels) for b in drawn])
+    leader = Leader(reference, drawn)
     ours = _side(arms.build("reproduction", network))
     names = arms.name_of(ours.model)
     load_state(ours.model, state, {n: names(n) for n in ours.model.state_dict()})

@@ -1,13 +1,15 @@
-"""Tables of the layer-by-layer comparison: modes, layers, injected faults."""
+"""Tables of the comparisons: networks, modes, layers, injected faults."""
 
 from collections.abc import Sequence
 
 from comparison import agreement, evidence
 from comparison.evidence import Record, Row
-from comparison.study import Study
-from comparison.tables.table import NOT_RUN, NOTHING, Table, make_table, scientific, short
+from comparison.judges import worst
+from comparison.study import Comparison, Study
+from comparison.tables.table import NOT_RUN, NOTHING, Table, fixed, make_table, scientific, short
 
-MODE_COLUMNS = {mode: mode.replace(" ", "_") for mode in agreement.COMPUTED}
+MODE_COLUMNS = {mode: mode.replace(" ", "_").replace("-", "_") for mode in agreement.COMPUTED}
+COMPARED = ("network", "against", "weights", "steps")
 FAULT_COLUMNS = (
     *("fault", "kind", "expected_mode", "mode", "site", "largest_error", "caught"),
     "verdict",
@@ -17,29 +19,59 @@ FAULT_COLUMNS = (
 def equivalence(study: Study, records: Sequence[Record]) -> Table:
     """Give the largest error in each mode for every comparison that was planned."""
     compared = {r["run_id"]: r for r in evidence.of_case(records, "equivalence")}
-    columns = ("network", "weights", "tensors", "bit_equal", *MODE_COLUMNS.values(), "verdict")
-    rows = [
-        _comparison(network, weights, compared.get(f"{network}.{weights}"))
-        for network, weights in study.compared()
-    ]
+    columns = (*COMPARED, "tensors", "bit_equal", *MODE_COLUMNS.values(), "horizon", "verdict")
+    rows = [_comparison(planned, compared.get(planned.run_id)) for planned in study.compared()]
     caption = "Largest relative error in each mode, float64, equal weights."
     ran = evidence.references(compared.values())
     return make_table("equivalence", caption, columns, rows, ran)
 
 
-def _comparison(network: str, weights: str, record: Record | None) -> dict[str, str]:
-    cells = {"network": network, "weights": weights}
+def _comparison(planned: Comparison, record: Record | None) -> dict[str, str]:
+    cells = {name: str(getattr(planned, name)) for name in COMPARED}
     if record is None:
-        rest = ("tensors", "bit_equal", *MODE_COLUMNS.values(), "verdict")
+        rest = ("tensors", "bit_equal", *MODE_COLUMNS.values(), "horizon", "verdict")
         return {**cells, **dict.fromkeys(rest, NOT_RUN)}
     rows = [row for row in agreement.modes([record]) if row["mode"] in MODE_COLUMNS]
     errors = {row["mode"]: scientific(row["max_error"]) for row in rows}
+    ends, steps = (evidence.measured(record, name) for name in ("horizon", "free_steps"))
     return {
         **cells,
         "tensors": str(sum(row["compared"] for row in rows)),
         "bit_equal": str(sum(row["bit_equal"] for row in rows)),
         **{column: errors.get(mode, NOT_RUN) for mode, column in MODE_COLUMNS.items()},
+        "horizon": short(ends) if ends != steps else f"over {steps}",
         "verdict": record["verdict"]["outcome"],
+    }
+
+
+def modes(study: Study, records: Sequence[Record]) -> Table:
+    """Give the verdict by mode, over all comparisons with the reference and with timm."""
+    compared = evidence.of_case(records, "equivalence")
+    columns = ("mode", "compared", "bit_equal", "margin", "noise", "verdict", "timm")
+    rows = [_mode(number, mode, compared) for number, mode in enumerate(agreement.MODES)]
+    caption = (
+        "The verdict by mode over all comparisons with the reference, and with timm: what was "
+        "compared, what is equal to the bit, decades between the largest deviation and its "
+        "threshold, and the largest relative noise of neutral rewrites."
+    )
+    return make_table("modes", caption, columns, rows, evidence.references(compared))
+
+
+def _mode(number: int, mode: str, compared: Sequence[Record]) -> dict[str, str]:
+    rows = [row for row in agreement.modes(compared) if row["mode"] == mode]
+    ran = [row for row in rows if row["outcome"] != NOT_RUN]
+    margin, noise = agreement.closest(ran), agreement.noise(ran, mode)
+    counted, equal = (str(sum(row[name] for row in ran)) for name in ("compared", "bit_equal"))
+    if mode in agreement.STRUCTURE:
+        equal = NOTHING  # facts, not tensors
+    return {
+        "mode": f"M{number} {mode}",
+        "compared": counted if ran else NOT_RUN,
+        "bit_equal": equal if ran else NOT_RUN,
+        "margin": NOTHING if margin is None else fixed(margin, 1, sign=True),
+        "noise": scientific(noise) if noise else NOTHING,
+        "verdict": worst(row["outcome"] for row in rows if row["against"] == "reference"),
+        "timm": worst(row["outcome"] for row in rows if row["against"] == "timm"),
     }
 
 
@@ -67,22 +99,15 @@ def _fault(row: Row) -> dict[str, str]:
 
 
 ERROR_COLUMNS = (
-    *("forward_eval", "forward_train", "activation_gradient", "parameter_gradient"),
-    *("buffers", "step"),
+    *("forward_eval", "forward_train", "activation_gradient", "parameter_gradient", "float32"),
+    *("noise_forward", "noise_gradient", "threshold_forward", "threshold_gradient"),
 )
-LAYER_COLUMNS = (
-    *("depth", "layer", "reproduction", "kind", "shape", *ERROR_COLUMNS),
-    *("bound_forward", "bound_gradient", "verdict"),
-)
+LAYER_COLUMNS = ("depth", "layer", "reproduction", "kind", "shape", *ERROR_COLUMNS, "verdict")
 
 
 def layers(network: str, records: Sequence[Record]) -> Table:
     """Give one row a layer of a network, with random weights if those were compared."""
-    compared = [
-        record
-        for record in evidence.of_case(records, "equivalence")
-        if agreement.network_of(record) == network
-    ]
+    compared = [r for r in agreement.with_reference(records) if agreement.network_of(r) == network]
     shown = sorted(compared, key=lambda record: agreement.weights_of(record) != "random")[:1]
     rows = [_layer(row) for row in evidence.rows_of(shown, "layers")]
     weights = agreement.weights_of(shown[0]) if shown else "random"
@@ -99,11 +124,9 @@ def _layer(row: Row) -> dict[str, str]:
     return {
         "depth": str(row["depth"]),
         "layer": row["reference"],
-        "reproduction": row["reproduction"],
+        "reproduction": row["reproduction"] or NOTHING,
         "kind": row["op"],
         "shape": row["shape"],
         **{name: NOTHING if e is None else scientific(e) for name, e in errors.items()},
-        "bound_forward": f"{row['bound_forward']:.0e}",
-        "bound_gradient": f"{row['bound_gradient']:.0e}",
         "verdict": "reproduced" if row["agrees"] else "not reproduced",
     }

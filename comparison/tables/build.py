@@ -12,6 +12,7 @@ MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "networks": structure.networks,
     "cost": structure.cost,
     "equivalence": agreement.equivalence,
+    "modes": agreement.modes,
     "faults": agreement.faults,
     "training": outcomes.training,
     "accuracy": outcomes.accuracy,

@@ -1,11 +1,12 @@
 """Claims: each verdict from records that are right, wrong, incomplete or missing."""
 
 import doctest
+import math
 from types import ModuleType
 
 import pytest
 
-from comparison import claims, evidence, judges
+from comparison import agreement, claims, evidence, judges
 from comparison.record import OUTCOMES
 from comparison.study import ROOT, Study, StudyError
 from tests import synthetic
@@ -93,7 +94,41 @@ def test_a_difference_between_layers_is_not_reproduced(study: Study) -> None:
 def test_an_error_without_a_number_counts_as_infinite(study: Study) -> None:
     wrong = synthetic.equivalence()
     wrong["tables"]["modes"][3]["max_error"] = None
-    assert "inf" in verdict(study, "C5", wrong).reason
+    assert [row["max_error"] for row in agreement.modes([wrong])][3] == math.inf
+
+
+@pytest.mark.parametrize("mode", ["static", "data path"])
+def test_another_setting_or_another_batch_is_a_difference_of_structure(
+    study: Study, mode: str
+) -> None:
+    wrong = synthetic.equivalence()
+    row = next(row for row in wrong["tables"]["modes"] if row["mode"] == mode)
+    row |= {"outcome": "not reproduced", "reason": "momentum is 0.91"}
+    found = verdict(study, "C3", wrong)
+    assert found.outcome == "not reproduced"
+    assert found.reason.startswith(f"cls_hrnet_w18_small_v1, {mode}: momentum is 0.91")
+
+
+def test_a_mode_that_could_not_decide_leaves_the_claim_undecided(study: Study) -> None:
+    unsure = synthetic.equivalence()
+    unsure["tables"]["modes"][4] |= {"outcome": "undecided", "reason": "too few rewrites"}
+    found = verdict(study, "C5", unsure)
+    assert found.outcome == "undecided" and "backward: too few rewrites" in found.reason
+
+
+def test_agreement_tells_its_margin_and_what_is_missing(study: Study) -> None:
+    found = verdict(study, "C5", synthetic.equivalence())
+    assert found.outcome == "reproduced"
+    assert found.reason == (
+        "180 comparisons in 1 run, the closest 2.7 decades inside; 1 of 2 comparisons not run"
+    )
+
+
+def test_bits_are_claimed_against_the_reference_alone(study: Study) -> None:
+    other = synthetic.equivalence(against="timm")
+    other["tables"]["trajectory"][0]["state_bit_equal"] = False
+    assert verdict(study, "C7", synthetic.equivalence(), other).outcome == "reproduced"
+    assert verdict(study, "C7", other).outcome == "not run"
 
 
 def test_a_deviation_from_the_traces_is_not_reproduced(study: Study) -> None:
@@ -121,7 +156,8 @@ def test_a_missed_fault_and_a_false_alarm_fail(study: Study, row: int, caught: b
 def test_bits_that_part_are_judged_by_what_float64_says(study: Study, outcome: str) -> None:
     parted = synthetic.equivalence()
     parted["tables"]["trajectory"][1]["state_bit_equal"] = False
-    parted["tables"]["modes"][-1]["outcome"] = outcome
+    free = next(m for m in parted["tables"]["modes"] if m["mode"] == "free-running trajectory")
+    free["outcome"] = outcome
     found = verdict(study, "C7", parted)
     assert found.outcome == outcome
     assert "the shortest over 1" in found.reason

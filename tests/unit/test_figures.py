@@ -109,7 +109,47 @@ def test_error_by_layer_shows_every_layer_below_the_bound() -> None:
     assert list(values) == [row["forward_eval"] for row in record["tables"]["layers"]]
     (equal,) = set(lines["gradients of weights"].get_ydata())
     assert equal < 1e-16
-    assert numpy.isnan(lines["outputs, an injected fault"].get_ydata()[0])
+    assert numpy.isnan(lines["gradients, rewritten"].get_ydata()[0])
+
+
+def test_the_noise_floor_counts_every_tensor_once() -> None:
+    axes = figures.noise_floor(synthetic.equivalence()).axes[0]
+    deviation, eval_noise, *_ = [patch.get_data().values for patch in axes.patches[1:]]
+    assert list(deviation[:4]) == [50, 0, 0, 10]  # equal bits, then 1e-17, 1e-16, 1e-15
+    assert sum(eval_noise) == 30
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == [-12]
+
+
+def test_divergence_marks_the_horizon_where_rounding_has_grown() -> None:
+    top, bottom = figures.divergence(synthetic.equivalence()).axes
+    lines = {line.get_label(): line for line in bottom.get_lines()}
+    assert list(lines["horizon"].get_xdata()) == [2.5, 2.5]
+    assert list(lines["reference, rewritten"].get_ydata()) == [1e-12, 1e-8, 1e-4]
+    assert set(lines["reproduction"].get_ydata()) == {1e-18}
+    assert list(top.get_lines()[0].get_ydata()) == [2e-15] * 3
+
+
+def test_without_a_lost_step_there_is_no_horizon_to_mark() -> None:
+    record = synthetic.equivalence()
+    record["tables"]["trajectory"] = record["tables"]["trajectory"][:5]
+    _, bottom = figures.divergence(record).axes
+    assert "horizon" not in {line.get_label() for line in bottom.get_lines()}
+
+
+def test_the_longest_run_of_steps_is_shown(study: Study) -> None:
+    records = [synthetic.equivalence(), synthetic.equivalence(steps=9)]
+    made = draw("divergence", study, records)
+    assert made is not None and made[1] == [records[1]]
+
+
+def test_a_notebooks_backend_is_loaded_in_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded in the style's, it would lose that it is interactive, and show one figure only."""
+    usual, seen = plt.rcParams["font.family"], []
+    monkeypatch.setattr(
+        figures.plt, "draw_if_interactive", lambda: seen.append(plt.rcParams["font.family"])
+    )
+    figures.noise_floor(synthetic.equivalence())
+    assert seen[:1] == [usual]
 
 
 def test_training_curves_draw_every_run() -> None:

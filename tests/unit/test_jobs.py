@@ -24,7 +24,7 @@ def of_case(case: str) -> list[Job]:
 
 def test_standard_has_one_job_a_record() -> None:
     keys = [job.key for job in jobs_of(STANDARD)]
-    assert len(keys) == len(set(keys)) == 9 + 10 + 12 + 1 + 1 + 1
+    assert len(keys) == len(set(keys)) == 9 + 13 + 12 + 1 + 1 + 1
 
 
 def test_training_runs_have_the_names_of_their_records() -> None:
@@ -46,7 +46,7 @@ def test_notebooks_know_every_parameter_that_they_are_given(study: str) -> None:
 
 
 def test_trained_weights_wait_for_the_run_that_trains_them() -> None:
-    (trained,) = [job for job in of_case("equivalence") if job.run_id.endswith(".trained")]
+    (trained,) = [job for job in of_case("equivalence") if ".trained." in job.run_id]
     (donor,) = trained.depends
     assert donor == "training/cls_hrnet_w18_small_v1.fashion_mnist.reference.seed0"
     assert donor.split("/")[1] in str(trained.parameters["weights_file"])
@@ -54,7 +54,15 @@ def test_trained_weights_wait_for_the_run_that_trains_them() -> None:
 
 def test_tiny_compares_random_weights_only() -> None:
     ids = [job.run_id for job in jobs_of(load_study("tiny")) if job.case == "equivalence"]
-    assert ids == ["cls_hrnet_w18_small_v1.random"]
+    assert ids == ["cls_hrnet_w18_small_v1.random.reference.steps2"]
+
+
+def test_standard_compares_with_timm_as_well_and_follows_one_network_longer() -> None:
+    ids = [job.run_id for job in of_case("equivalence")]
+    assert len(ids) == len(set(ids)) == 13
+    assert "cls_hrnet_w18.random.timm.steps10" in ids
+    (long,) = [job for job in of_case("equivalence") if job.parameters["steps"] == 200]
+    assert long.run_id == "cls_hrnet_w18_small_v1.random.reference.steps200"
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8, 64])
@@ -72,8 +80,8 @@ def test_timing_has_the_machine_for_itself() -> None:
 
 
 def test_large_networks_reserve_more_memory() -> None:
-    by_network = {job.run_id: job.memory_mib for job in of_case("equivalence")}
-    assert by_network["cls_hrnet_w64.random"] > by_network["cls_hrnet_w18.random"]
+    by_network = {job.parameters["network"]: job.memory_mib for job in of_case("equivalence")}
+    assert by_network["cls_hrnet_w64"] > by_network["cls_hrnet_w18"]
 
 
 def test_memory_stays_within_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,10 @@ PLACEHOLDERS = {
     "<claim>": [claim.id for claim in claims.CLAIMS],
     "<network>": list(synthetic.PUBLISHED),
     "<arm>": list(ARMS),
-    "<mode>": ["forward_eval", "forward_train", "loss", "backward", "buffers", "step"],
+    "<mode>": [
+        *("forward_eval", "forward_train", "loss", "backward", "state_after_step"),
+        "teacher_forced_trajectory",
+    ],
 }
 
 
@@ -72,7 +75,13 @@ def test_without_records_results_read_not_run(study: Study) -> None:
         ("parts.head_parameters", "55 %"),
         ("traces.rows", "90"),
         ("equivalence.output_max", "2.0e-15"),
-        ("equivalence.bound_forward", "1e-11"),
+        ("equivalence.noise_gradient", "1.0e-15"),
+        ("equivalence.teacher_forced_trajectory_max", "2.0e-15"),
+        ("thresholds.relative", "1e-12"),
+        ("rewrites.count", "8"),
+        ("rewrites.fewest", "7"),
+        ("free.horizon", "2"),
+        ("timm.networks", "1"),
         ("faults.caught", "2"),
         ("faults.weakest_error", "1.0e-05"),
         ("steps.bit_equal", "3"),
@@ -93,6 +102,15 @@ def test_without_records_results_read_not_run(study: Study) -> None:
 )
 def test_numbers_are_what_the_records_say(found: numbers.Numbers, key: str, text: str) -> None:
     assert found[key]["text"] == text
+
+
+def test_comparisons_with_timm_are_quoted_apart(study: Study) -> None:
+    records = [synthetic.equivalence(), synthetic.equivalence(against="timm", error=1e-3)]
+    found = numbers.collect(study, records)
+    assert found["equivalence.output_max"]["text"] == "2.0e-15"
+    assert found["timm.output_max"]["text"] == "1.0e-03"
+    records[1]["inputs"]["reference"] = {**synthetic.REFERENCE, "label": "timm"}
+    assert numbers.collect(study, records)["reference.label"]["text"] == "official f760c988"
 
 
 def test_other_bits_after_training_are_counted(study: Study) -> None:

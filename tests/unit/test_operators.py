@@ -16,12 +16,12 @@ from torch import nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from comparison.engine.sides import Batch, Side
+from comparison.engine.states import random_batch, random_state
 from comparison.mutation.fault import FAMILIES, LATER, Fault
 from comparison.mutation.operations import operation_sites
 from comparison.mutation.operators import all_faults, draw, draw_neutral, sample
 from comparison.mutation.reshaped import reshaped
 from comparison.mutation.witness import Witness
-from comparison.sides import random_batch, random_state
 from reproduction import build_network
 
 OUTSIDE = {"loss", "optimizer", "scheduler", "data"}

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from comparison import parameters
-from comparison.pairing import BATCH_SIZE, IMAGE_SIZE, pair_of, random_batches, random_pair
+from comparison.engine.modes.data import compare_data
+from comparison.pairing import (
+    BATCH_SIZE,
+    IMAGE_SIZE,
+    loaded,
+    pair_of,
+    random_batches,
+    random_pair,
+)
 from reproduction import UserError, build_network
 from reproduction.checkpoints import save_checkpoint
 
@@ -26,9 +34,9 @@ def test_every_normalization_sees_at_least_eight_values_a_channel() -> None:
 def test_a_random_pair_is_one_state_and_depends_on_the_seed() -> None:
     one, other = (pair_of(settings(seed=seed)) for seed in (0, 1))
 
-    theirs, ours = one.reference.state(), one.reproduction.state()
-    assert len(theirs) == 552
-    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    theirs, ours = one.reference.model.state_dict(), one.reproduction.model.state_dict()
+    assert len(theirs) == 552 and one.reference.dtype == torch.float64
+    assert all(torch.equal(tensor, theirs[one.name_map(own)]) for own, tensor in ours.items())
     assert one.inputs["weights"]["sha256"] != other.inputs["weights"]["sha256"]
 
 
@@ -36,9 +44,25 @@ def test_batches_differ_by_step_and_by_seed() -> None:
     first, second = random_batches(2, seed=0)
     (third,) = random_batches(1, seed=1)
 
-    assert first.images.shape == (BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE)
-    assert not torch.equal(first.images, second.images)
-    assert not torch.equal(first.images, third.images)
+    assert first.inputs.shape == (BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert not torch.equal(first.inputs, second.inputs)
+    assert not torch.equal(first.inputs, third.inputs)
+
+
+def test_both_arms_load_the_same_batches_and_another_seed_loads_others() -> None:
+    first, again, other = (list(loaded(settings(seed=seed))) for seed in (0, 0, 1))
+
+    assert len(first) == 2 and len(first[0].inputs) == 128
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(first, again, strict=True))
+    assert compare_data(first, again).outcome == "reproduced"
+    assert compare_data(first, other).outcome == "not reproduced"
+
+
+def test_the_reference_may_be_timms_network() -> None:
+    pair = pair_of(settings(against="timm"))
+
+    assert type(pair.reference.model).__module__.startswith("timm")
+    assert "taken from the reproduction" in pair.inputs["reference_recipe"]
 
 
 def test_an_unknown_network_is_a_sentence() -> None:
@@ -73,3 +97,17 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="does not fit this network"):
         pair_of(settings(weights_file=str(path)))
+
+
+def test_trained_weights_come_with_their_data_and_their_classes(tmp_path: Path) -> None:
+    path = tmp_path / "ten.safetensors"
+    save_checkpoint(build_network(SMALLEST, num_classes=10), path)
+
+    pair = pair_of(settings(weights_file=str(path)))
+
+    theirs, ours = pair.reference.model.state_dict(), pair.reproduction.model.state_dict()
+    assert all(torch.equal(tensor, theirs[pair.name_map(own)]) for own, tensor in ours.items())
+    assert theirs["classifier.weight"].shape == (10, 2048)
+    assert pair.inputs["data"]["name"] == "digits"
+    assert pair.inputs["weights"]["num_classes"] == 10 and pair.inputs["weights"]["shims"]
+    assert pair.batches[0].inputs.shape == (BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE)

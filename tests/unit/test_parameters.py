@@ -45,6 +45,8 @@ def test_a_wrong_parameter_gets_a_sentence(wrong: dict[str, Any], said: str) -> 
 def test_trained_weights_need_a_file() -> None:
     with pytest.raises(UserError, match="weights_file is empty"):
         parameters.check("02_equivalence", {"weights": "trained"})
+    with pytest.raises(UserError, match="against 'ours' is unknown; use one of reference, timm"):
+        parameters.check("02_equivalence", {"against": "ours"})
 
 
 def test_imports_and_the_kernels_own_names_are_no_parameters() -> None:

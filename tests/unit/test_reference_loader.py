@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from reference import ReferenceUnavailable, build, identity, loader, store
+from reference import (
+    ReferenceUnavailable,
+    build,
+    identity,
+    loader,
+    store,
+    training_settings,
+)
 from reference.pins import Pins, load_pins
+from reproduction import TrainConfig
 from tests.unit.fake_pins import CONFIG_FILE, FILES, MODEL_FILE, fake_pins, write_tree
 
 OFFICIAL_IS_THERE = all(
@@ -69,6 +77,21 @@ def test_official_code_is_preferred_and_says_what_it_is() -> None:
     assert chosen["license"] == "MIT"
     path = store.OFFICIAL / "HRNet-Image-Classification@f760c988/lib/models/cls_hrnet.py"
     assert chosen["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@needs_official
+@pytest.mark.parametrize("network", load_pins().networks)
+def test_every_official_file_trains_by_the_recipe_that_ours_cites(network: str) -> None:
+    found = training_settings(network)
+    ours = TrainConfig()
+    assert found is not None
+    assert (found["OPTIMIZER"], found["LR"], found["WD"]) == ("sgd", 0.05, ours.weight_decay)
+    assert (found["MOMENTUM"], found["NESTEROV"]) == (ours.momentum, ours.nesterov)
+    assert (found["LR_STEP"], found["LR_FACTOR"]) == ([30, 60, 90], ours.gamma)
+
+
+def test_the_stand_in_has_no_recipe() -> None:
+    assert training_settings("cls_hrnet_w18", source="timm") is None
 
 
 def test_stand_in_says_that_it_is_one() -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from comparison.engine.sides import Side
+from comparison.engine.states import random_state
 from comparison.mutation.operations import operation_sites
 from comparison.mutation.operators_modules import module_faults
 from comparison.mutation.operators_operations import operation_faults
 from comparison.mutation.reshaped import reshaped, true_sites
-from comparison.sides import random_state
 from reproduction import build_network
 
 NAME = "cls_hrnet_w18_small_v1"

@@ -108,6 +108,15 @@ def test_only_a_studys_own_folder_belongs_to_it() -> None:
     assert study_of("elsewhere/quick") is None
 
 
+def test_a_comparison_is_named_by_all_that_decides_it(tmp_path: Path) -> None:
+    plan = "equivalence:\n  networks: [a, b]\n  steps: 2\n  timm: [b]\n  long: [a]\n"
+    study = load_study(write(tmp_path, GOOD + plan), tmp_path)
+    assert [compared.run_id for compared in study.compared()] == [
+        *("a.random.reference.steps2", "b.random.reference.steps2", "b.random.timm.steps2"),
+        "a.random.reference.steps200",
+    ]
+
+
 def test_products_follow_the_plan(tmp_path: Path) -> None:
     study = load_study(write(tmp_path, GOOD), tmp_path)
     assert "speed.svg" not in products.figure_files(study)

@@ -56,8 +56,9 @@ def test_networks_without_a_record_read_not_run(study: Study) -> None:
     small, w18 = rows(made["networks"])
     assert (small["width"], small["reproduction"], small["verdict"]) == ("16", NOT_RUN, NOT_RUN)
     assert (w18["paper"], w18["reproduction"], w18["delta"]) == ("21.3", "21.2990", "0")
-    (compared,) = rows(made["equivalence"])
-    assert {compared[name] for name in ("tensors", "forward_eval", "verdict")} == {NOT_RUN}
+    for compared in rows(made["equivalence"]):
+        assert {compared[name] for name in ("tensors", "forward_eval", "verdict")} == {NOT_RUN}
+    assert {row["verdict"] for row in rows(made["modes"])} == {NOT_RUN}
 
 
 def test_accuracy_shows_means_difference_and_verdict(tables: dict[str, Table]) -> None:
@@ -75,7 +76,28 @@ def test_layers_have_a_row_each_in_order(tables: dict[str, Table]) -> None:
     found = rows(tables["layers_cls_hrnet_w18_small_v1"])
     assert [row["depth"] for row in found] == [str(depth) for depth in range(1, 31)]
     assert found[29]["forward_eval"] == "2.0e-15"
-    assert (found[0]["buffers"], found[0]["parameter_gradient"]) == ("–", "0")
+    assert (found[0]["noise_gradient"], found[0]["parameter_gradient"]) == ("–", "0")
+
+
+def test_every_planned_comparison_has_a_row(tables: dict[str, Table]) -> None:
+    live, timm = rows(tables["equivalence"])
+    assert (live["against"], timm["against"]) == ("reference", "timm")
+    assert (live["tensors"], live["forward_eval"], live["horizon"]) == ("180", "2.0e-15", "2")
+    assert {live["verdict"], timm["verdict"]} == {"reproduced"}
+
+
+def test_modes_are_summed_up_with_the_reference_and_with_timm(study: Study) -> None:
+    other = synthetic.equivalence(against="timm")
+    other["tables"]["modes"][10]["outcome"] = "within tolerance"
+    made = {t.name: t for t in build_tables(study, [synthetic.equivalence(), other])}
+    found = {row["mode"]: row for row in rows(made["modes"])}
+    assert list(found)[:2] == ["M0 static", "M1 forward eval"] and len(found) == 11
+    assert found["M1 forward eval"]["compared"] == "60"
+    assert found["M1 forward eval"]["margin"] == "-2.7"
+    assert found["M0 static"]["bit_equal"] == found["M8 data path"]["bit_equal"] == "–"
+    assert (found["M0 static"]["margin"], found["M9 accuracy"]["verdict"]) == ("–", NOT_RUN)
+    bits = found["M10 bitwise"]
+    assert (bits["verdict"], bits["timm"]) == ("reproduced", "within tolerance")
 
 
 def test_faults_show_where_each_was_noticed(tables: dict[str, Table]) -> None:

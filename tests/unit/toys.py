@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from comparison.sides import Batch, Side, load_state, random_batch, random_state
+from comparison.engine.sides import Side
+from comparison.engine.states import load_state, random_batch, random_state
+from comparison.pairing import Pair
 
 CLASSES = 5
 TO_THEIRS = {
@@ -94,16 +96,23 @@ def name_of(name: str) -> str:
     return f"{TO_THEIRS[layer]}.{tensor}"
 
 
-def toy_sides() -> tuple[Side, Side]:
-    """Return both toys in one random state."""
-    torch.manual_seed(0)
-    sides = Side(model=Theirs()), Side(model=Ours(), name_of=name_of)
+def toy_pair(count: int = 2) -> Pair:
+    """Return both toys in one random state, with small batches."""
+    sides = [
+        Side(model=model.double(), loss=F.cross_entropy, make_optimizer=_sgd)
+        for model in (Theirs(), Ours())
+    ]
     state = random_state(sides[0].model, seed=0)
-    for side in sides:
-        load_state(side, state)
-    return sides
+    load_state(sides[0].model, state)
+    load_state(sides[1].model, state, {own: name_of(own) for own in sides[1].model.state_dict()})
+    return Pair(
+        reference=sides[0],
+        reproduction=sides[1],
+        name_map=name_of,
+        batches=tuple(random_batch((4, 3, 6, 6), CLASSES, f"toy/{i}") for i in range(count)),
+        inputs={"reference_recipe": "a toy", "weights": {}, "data": {}},
+    )
 
 
-def toy_batches(count: int = 2) -> tuple[Batch, ...]:
-    """Return small batches."""
-    return tuple(random_batch((4, 3, 6, 6), CLASSES, f"toy/{i}") for i in range(count))
+def _sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)

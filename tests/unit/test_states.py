@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from comparison.sides import Batch, Side, load_state, random_batch, random_state, state_sha256
-from comparison.verdict import Key
+from comparison.engine.states import load_state, random_batch, random_state, state_sha256
 from reproduction import build_network
-from tests.unit.toys import Theirs, toy_batches, toy_sides
+from tests.unit.toys import Theirs, name_of, toy_pair
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +42,20 @@ def test_the_state_depends_on_the_seed_and_on_nothing_else() -> None:
 
 
 def test_both_sides_hold_the_same_state_under_the_references_names() -> None:
-    theirs, ours = toy_sides()
+    pair = toy_pair()
+    theirs, ours = pair.reference.model.state_dict(), pair.reproduction.model.state_dict()
 
-    assert theirs.state().keys() == ours.state().keys()
-    assert all(torch.equal(tensor, ours.state()[name]) for name, tensor in theirs.state().items())
-    assert theirs.parameters().keys() == ours.parameters().keys()
+    assert {name_of(own) for own in ours} == set(theirs)
+    assert all(torch.equal(tensor, theirs[name_of(own)]) for own, tensor in ours.items())
 
 
 def test_loading_leaves_alone_what_does_not_fit() -> None:
-    theirs, _ = toy_sides()
-    before = theirs.state()["conv2.weight"].clone()
+    model = Theirs()
+    before = model.conv2.weight.clone()
 
-    load_state(theirs, {"conv2.weight": torch.zeros(1), "unknown": torch.zeros(1)})
+    load_state(model, {"conv2.weight": torch.zeros(1), "unknown": torch.zeros(1)})
 
-    assert torch.equal(theirs.state()["conv2.weight"], before)
-
-
-def test_a_copy_has_the_asked_precision_and_the_original_stays() -> None:
-    theirs, _ = toy_sides()
-
-    copy = theirs.copied(torch.float64)
-    load_state(copy, {"conv1.bias": torch.full((4,), 9.0)})
-
-    assert copy.parameters()["conv1.bias"].dtype == torch.float64
-    assert theirs.parameters()["conv1.bias"].dtype == torch.float32
-    assert not (theirs.parameters()["conv1.bias"] == 9).any()
+    assert torch.equal(model.conv2.weight, before)
 
 
 def test_images_hold_float32_values_in_float64() -> None:
@@ -75,16 +63,3 @@ def test_images_hold_float32_values_in_float64() -> None:
 
     assert images.dtype == torch.float64 and torch.equal(images.float().double(), images)
     assert labels.shape == (2,) and int(labels.max()) < 10
-
-
-def test_a_reordered_side_sees_the_batch_backwards_and_reports_it_forwards() -> None:
-    batch = toy_batches()[0]
-    side = Side(model=Theirs().double(), reordered=True)
-    reported: list[torch.Tensor] = []
-
-    seen = side.sees(batch)
-    side.restoring(lambda _key, tensor: reported.append(tensor))(Key("", "", ""), seen.images)
-
-    assert isinstance(seen, Batch)
-    assert torch.equal(seen.images[0], batch.images[-1]) and seen.labels[0] == batch.labels[-1]
-    assert torch.equal(reported[0], batch.images)

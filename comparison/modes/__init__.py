@@ -1,1 +1,0 @@
-"""One module for each mode of the comparison, from the static inventory to the trajectory."""
