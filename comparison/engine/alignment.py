@@ -8,6 +8,7 @@ from comparison.engine.matching import StateMatch, main_tensor, users_of
 from comparison.engine.trace import Node
 
 COMMUTATIVE = ("add", "mul", "maximum", "minimum", "stack")
+CASTS = ("to", "type", "double", "float", "half", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ class _Pairing:
             node = self.ours[source]
             if node.reads or len(node.inputs) != 1 or node.inputs[0] < 0:
                 return ours
-            if not self.ours[node.inputs[0]].resembles(node):
+            loses = node.place.op in CASTS  # what a cast rounds is still its maker's
+            if not loses and not self.ours[node.inputs[0]].resembles(node):
                 return ours
             source = node.inputs[0]
         return ours

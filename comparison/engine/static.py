@@ -98,15 +98,16 @@ def hyperparameter_findings(
 def draw_findings(
     theirs: Sequence[Node], ours: Sequence[Node], match: NodeMatch
 ) -> tuple[int, list[Finding]]:
-    """Compare which operations draw random numbers."""
+    """Compare which operations draw random numbers; an extra one is named by what it follows."""
     paired = match.pairs
     findings = []
+    before = ""
     for b, node in enumerate(ours):
         a = paired.get(b)
+        before = before if a is None else str(theirs[a].place)
         if node.draws and (a is None or not theirs[a].draws):
-            findings.append(
-                Finding(str(node.place), "draws random numbers where the reference draws none")
-            )
+            text = f"draws random numbers ({node.place} in the candidate), the reference none there"
+            findings.append(Finding(before or str(node.place), text))
     drawn = {paired.get(b) for b, node in enumerate(ours) if node.draws}
     findings += [
         Finding(str(node.place), "draws random numbers, the candidate none there")

@@ -230,7 +230,7 @@ def test_e17_an_extra_random_number_is_named() -> None:
         net.fuse.low[0].bn1.register_forward_hook(draw)
 
     report = run(change)
-    assert "fuse.low.0.bn1 (rand): draws random numbers" in report.mode("static").reason
+    assert "fuse.low.0.bn1 (batch_norm): draws random numbers" in report.mode("static").reason
     assert "random state" in report.mode("state after step").reason
 
 
