@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from comparison.mutation.plan import PLANS
 from comparison.study import ROOT, StudyError, known_studies, load_study
 from reproduction import UserError
 
@@ -98,21 +99,11 @@ def run_check(arguments: argparse.Namespace) -> int:
 def run_trial(arguments: argparse.Namespace) -> int:
     """Try the checker itself on injected faults and harmless changes; its gates decide."""
     from comparison.mutation import trial
-    from reproduction import network_config
 
-    network_config(arguments.network)
-    rows = []
-    for row in trial.trial(
-        arguments.network,
-        image_size=arguments.image_size,
-        faults=arguments.faults,
-        changes=arguments.harmless,
-        seed=arguments.seed,
-    ):
-        rows.append(row)
-        print(f"{len(rows)}: {row['name']}: {row['mode'] or 'nothing'}", file=sys.stderr)
-    print(trial.told(rows))
-    return 0 if trial.passes(rows) else 1
+    plan = trial.plan_named(arguments.plan)
+    found = trial.run(plan, arguments.seed, tell=lambda text: print(text, file=sys.stderr))
+    print(trial.told(found))
+    return 1 if found.failed_gates() else 0
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
@@ -152,10 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
     check.add_argument("--save", default="", metavar="FILE", help=".html, .json, .tex or .txt")
     check.set_defaults(run=run_check)
     trial = commands.add_parser("trial", help=run_trial.__doc__)
-    trial.add_argument("--network", default="cls_hrnet_w18_small_v1", help="official name")
-    trial.add_argument("--image-size", type=int, default=64, help="height and width in pixels")
-    trial.add_argument("--faults", type=int, default=20, help="how many faults are injected")
-    trial.add_argument("--harmless", type=int, default=20, help="how many harmless candidates")
+    trial.add_argument("--plan", default="quick", help=f"{', '.join(PLANS)}; how much is tried")
     trial.add_argument("--seed", type=int, default=0, help="decides weights, faults and sites")
     trial.set_defaults(run=run_trial)
     audit = commands.add_parser("audit", help=run_audit.__doc__)

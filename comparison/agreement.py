@@ -1,4 +1,4 @@
-"""What the records of comparisons say: modes, layers, traces, faults, trajectory."""
+"""What the records of comparisons say: modes, layers, traces, trajectory."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -67,12 +67,6 @@ def largest(rows: Iterable[Row], *wanted: str) -> float | None:
 def noise(rows: Iterable[Row], *wanted: str) -> float | None:
     """Return the largest noise of neutral rewrites among modes, or None if none of them ran."""
     return max((row["noise"] for row in rows if row["mode"] in wanted), default=None)
-
-
-def faults(records: Iterable[Record], kind: str) -> list[Row]:
-    """Return injected faults (`fault`) or rewrites that change nothing (`harmless`)."""
-    rows = evidence.rows_of(evidence.of_case(records, "equivalence"), "faults")
-    return [_with_infinity(row) for row in rows if row["kind"] == kind]
 
 
 def unmatched(records: Iterable[Record]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from comparison import evidence, figures, numbers, products
+from comparison import evidence, figures, numbers, products, trial_figures, trials
 from comparison.evidence import Record
 from comparison.record import read_records
 from comparison.study import ROOT, Study, StudyError
@@ -75,6 +75,7 @@ DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "accuracy_intervals": (_planned, figures.accuracy_intervals),
     "cost_accuracy": (_of_case("networks"), figures.cost_accuracy),
     "speed": (_of_case("speed"), figures.speed),
+    "trial": (trials.planned, lambda shown: trial_figures.scoreboard(shown[0])),
 }
 
 

@@ -174,20 +174,12 @@ def of_traces(study: Study, records: Sequence[Record]) -> Verdict:
     return Verdict(outcome=outcome, reason=reason, records=len(replayed))
 
 
-def of_faults(study: Study, records: Sequence[Record]) -> Verdict:
-    """Judge the comparison itself: every fault caught, no alarm on a harmless rewrite."""
-    injected, harmless = (agreement.faults(records, kind) for kind in ("fault", "harmless"))
-    if not injected:
-        return Verdict(outcome="not run", reason="no fault was injected")
-    caught = sum(row["caught"] for row in injected)
-    alarms = sum(row["caught"] for row in harmless)
-    good = caught == len(injected) and not alarms
-    reason = (
-        f"{caught} of {len(injected)} faults caught, {alarms} alarms on {len(harmless)} harmless "
-        "rewrites"
-    )
-    outcome = "reproduced" if good else "not reproduced"
-    return Verdict(outcome=outcome, reason=reason, records=len(records))
+def of_trial(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge the checker by the trial that the study planned; one by hand decides nothing."""
+    planned = [record for record in records if record["subject"]["plan"] == study.trial]
+    if not planned:
+        return Verdict(outcome="not run", reason="the trial that the study plans was not run")
+    return of_records(study, planned)
 
 
 def of_bits(study: Study, records: Sequence[Record]) -> Verdict:

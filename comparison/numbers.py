@@ -22,8 +22,13 @@ equivalence.noise_gradient
 thresholds.relative, thresholds.noise_factor, thresholds.gap, thresholds.counting
 rewrites.count, rewrites.fewest, free.horizon, free.steps
 timm.networks, timm.output_max, timm.gradient_max
-faults.injected, faults.caught, faults.controls, faults.false_alarms, faults.weakest_error,
-faults.strongest_control
+trial.faults, trial.caught, trial.detection (%), trial.detection_low (%), trial.harmless,
+trial.alarms, trial.alarms_high (%), trial.exact (%), trial.first_end (%), trial.inside,
+trial.inside_exact (%), trial.phase_correct (%), trial.mean_hops, trial.mean_s, trial.max_s,
+trial.benches, trial.networks, trial.other_tree, trial.excluded, trial.survivors, trial.mutants,
+trial.noticed, trial.fault_margin, trial.harmless_margin, trial.policies, trial.policy,
+trial.policy_flagged, trial.policy_alarms, trial.quietest, trial.quietest_flagged,
+trial.quietest_alarms
 steps.bit_equal, steps.count
 training.network, training.data, training.image_size, training.train_images,
 training.test_images, training.epochs, training.batch_size, training.seeds, training.runs,
@@ -45,7 +50,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from comparison import evidence, statistics
+from comparison import evidence, statistics, trials
 from comparison.claims import CLAIMS
 from comparison.evidence import Record, measured
 from comparison.quotes import Put, compared_networks, listed, networks, paths
@@ -253,6 +258,7 @@ PARTS = (
     _claims,
     networks,
     compared_networks,
+    trials.quote,
     _training,
     _exchange,
     _speed,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comparison.mutation.plan import PLANS
 from comparison.study import AGAINST, ARMS, ROOT, WEIGHTS
 from reproduction import NETWORKS, UserError
 from reproduction.device import DEVICES
@@ -33,6 +34,7 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
     "03_training": {"arm": "reproduction", "epochs": 4, "batch_size": 128, "image_size": 0},
     "04_speed": {"image_size": 64, "batch_size": 8, "rounds": 10},
     "05_differences": {},
+    "06_trial": {"plan": "quick"},
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "network": tuple(NETWORKS),
@@ -40,6 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "arm": ARMS,
     "weights": WEIGHTS,
     "against": AGAINST,
+    "plan": tuple(PLANS),
 }
 SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1}
 
@@ -63,6 +66,7 @@ class Settings:
     batch_size: int = 128
     image_size: int = 0
     rounds: int = 10
+    plan: str = "quick"
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the outcome: the parameters of the notebook but for the folders."""

@@ -7,7 +7,10 @@ TABLES = (
     "cost",
     "equivalence",
     "modes",
-    "faults",
+    "trial",
+    "policies",
+    "checkers",
+    "survivors",
     "training",
     "accuracy",
     "exchange",
@@ -30,6 +33,7 @@ FIGURES = {
     "accuracy_intervals": "training",
     "cost_accuracy": "networks",
     "speed": "speed",
+    "trial": "trial",
 }
 ENDINGS = ("svg", "png")
 NUMBERS = "numbers.json"

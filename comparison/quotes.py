@@ -58,7 +58,7 @@ def _parts(study: Study, record: Record | None, put: Put) -> None:
 
 
 def compared_networks(study: Study, records: Sequence[Record], put: Put) -> None:
-    """Quote the comparison of the arms, the traces, the faults and the trajectory."""
+    """Quote the comparison of the arms, the traces and the trajectory."""
     compared = agreement.with_reference(records)
     rows, layers = agreement.modes(compared), evidence.rows_of(compared, "layers")
     computed = [row for row in rows if row["mode"] in agreement.COMPUTED]
@@ -85,7 +85,6 @@ def compared_networks(study: Study, records: Sequence[Record], put: Put) -> None
     _margins(compared, put)
     _by_timm(records, put)
     _replayed(compared, put)
-    _injected(compared, put)
     _followed(compared, put)
 
 
@@ -124,21 +123,6 @@ def _replayed(compared: Sequence[Record], put: Put) -> None:
     put("traces.networks", _count({row["network"] for row in rows}), source)
     put("traces.rows", str(sum(row["rows"] for row in rows)) if rows else NOT_RUN, source)
     put("traces.max_error", scientific(max(errors, default=None)), source)
-
-
-def _injected(compared: Sequence[Record], put: Put) -> None:
-    injected, harmless = (agreement.faults(compared, kind) for kind in ("fault", "harmless"))
-    source = paths((r for r in compared if r["tables"].get("faults")), "tables.faults")
-    caught = sum(row["caught"] for row in injected)
-    alarms = sum(row["caught"] for row in harmless)
-    put("faults.injected", _count(injected), source)
-    put("faults.caught", str(caught) if injected else NOT_RUN, source)
-    put("faults.controls", _count(harmless), source)
-    put("faults.false_alarms", str(alarms) if harmless else NOT_RUN, source)
-    weakest = min((row["largest_error"] for row in injected if row["largest_error"]), default=None)
-    strongest = max((row["largest_error"] for row in harmless), default=None)
-    put("faults.weakest_error", scientific(weakest), source)
-    put("faults.strongest_control", scientific(strongest), source)
 
 
 def _followed(compared: Sequence[Record], put: Put) -> None:

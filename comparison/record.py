@@ -34,7 +34,7 @@ OUTCOMES = (
     "not comparable",
     "not run",
 )
-CASES = ("networks", "equivalence", "training", "speed", "differences", "audit")
+CASES = ("networks", "equivalence", "trial", "training", "speed", "differences", "audit")
 # What "dirty" means: changed source, never changed results, PDFs or executed notebooks.
 SOURCES = ("reproduction", "reference", "comparison", "workflow", "notebooks", "requirements.lock")
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 
+from comparison.mutation.plan import PLANS
+
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "workflow" / "studies"
 ARMS = ("reference", "reproduction")
@@ -106,7 +108,7 @@ class SpeedPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study file, checked; `sha256` is that of the file's bytes."""
+    """A study file, checked; `sha256` is that of the file's bytes, `trial` names a plan."""
 
     name: str
     sha256: str
@@ -115,8 +117,12 @@ class Study:
     equivalence: EquivalencePlan | None = None
     training: TrainingPlan | None = None
     speed: SpeedPlan | None = None
+    trial: str = field(default="")
     differences: bool = field(default=True)
     audit: bool = field(default=True)
+
+    def __post_init__(self) -> None:
+        _need(self.trial in ("", *PLANS), "trial", self.trial, f"one of {', '.join(PLANS)}")
 
     @property
     def results_dir(self) -> str:

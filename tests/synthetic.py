@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy
 
+from comparison.mutation import case
+from comparison.mutation.trial import Trial
 from comparison.record import measurement, new_record
 from comparison.study import ARMS, Comparison, Study, load_study
 from tests.compared import THRESHOLDS, followed, layers, modes, noise
+from tests.synthetic_trial import trial_rows
 
 REFERENCE = {
     "implementation": "HRNet-Image-Classification",
@@ -40,6 +43,7 @@ speed:
   image_size: 64
   batch_size: 4
   rounds: 6
+trial: quick
 """
 
 
@@ -267,15 +271,8 @@ def equivalence(
     against: str = "reference",
     steps: int = 3,
 ) -> Record:
-    """Make a comparison of 30 layers whose errors grow with depth, and three faults."""
+    """Make a comparison of 30 layers whose errors grow with depth."""
     outcome = "reproduced" if error < 1e-11 else "not reproduced"
-    fault = {"expected_mode": "step", "mode": "step", "site": "conv1", "caught": True}
-    harmless = {"expected_mode": "", "mode": "", "site": "", "caught": False}
-    faults = [
-        {"fault": "no weight decay", "kind": "fault", "largest_error": 1e-5, **fault},
-        {"fault": "detached stream", "kind": "fault", "largest_error": 0.5, **fault},
-        {"fault": "channels last", "kind": "harmless", "largest_error": 1e-14, **harmless},
-    ]
     trace = {"network": name, "phase": "forward", "rows": 90, "failures": 0}
     run = Comparison(name, weights, against, steps)
     counts = {"unmatched": 0, "horizon": 2, "free_steps": 3, "fewest_counting_rewrites": 7}
@@ -287,12 +284,7 @@ def equivalence(
         measurements=[measurement(key, value, "count") for key, value in counts.items()],
         tables={
             **{"modes": modes(error, outcome), "layers": layers(error, outcome)},
-            **{
-                "faults": faults if against == "reference" else [],
-                "noise": noise(),
-                "origins": [],
-                "findings": [],
-            },
+            **{"noise": noise(), "origins": [], "findings": []},
             **followed(error, steps),
             "calibration": [
                 {"rewrite": f"rewrite {i}", "mode": "forward eval", "changed": 30} for i in range(8)
@@ -308,12 +300,32 @@ def equivalence(
     )
 
 
+def trial(rows: list[dict[str, Any]] | None = None, *, noticed: bool = True) -> Record:
+    """Make the record of a trial of the checker."""
+    rows = trial_rows() if rows is None else rows
+    checker = {"mutant": "a phase dropped", "noticed": noticed, "by": "eps", "said": "missed"}
+    left_out = {"bench": "b", "family": "fusion", "name": "nothing", "reason": "equivalent"}
+    found = Trial(rows=rows, excluded=[left_out], checkers=[checker])
+    tables = case.tables_of(found)
+    return record(
+        "trial",
+        "quick.seed0",
+        claim_ids=["C6"],
+        subject={"plan": "quick", "seed": 0},
+        measurements=case.measurements(tables),
+        tables=tables,
+        verdict=case.judge(found),
+        parameters={"plan": "quick"},
+    )
+
+
 def all_records() -> list[Record]:
     """Make one record or more of every case, sorted as they are read."""
     records = [
         *(network(name) for name in PUBLISHED),
         equivalence(),
         equivalence(against="timm"),
+        trial(),
         *training_runs(),
         speed(),
         differences(),

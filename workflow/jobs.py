@@ -24,6 +24,7 @@ NOTEBOOKS = {
     "training": "notebooks/03_training.ipynb",
     "speed": "notebooks/04_speed.ipynb",
     "differences": "notebooks/05_differences.ipynb",
+    "trial": "notebooks/06_trial.ipynb",
 }
 AUDIT = "audit"
 PACKAGES = ("reproduction", "reference", "comparison")
@@ -36,7 +37,11 @@ DATA_FILES = {
     "reference/recorded.py": ("reference/traces/*",),
 }
 # Modules that notebooks import to show a result: they cannot change it.
-DISPLAY = ("comparison/figures.py", "comparison/tables/__init__.py")
+DISPLAY = (
+    "comparison/figures.py",
+    "comparison/tables/__init__.py",
+    "comparison/trial_figures.py",
+)
 ALL_CORES = 0
 MEMORY_SHARE = 0.8
 # A comparison in float64 holds both arms, their gradients and momenta, and the reference's step
@@ -52,6 +57,7 @@ COMPARISON_MIB = {
     "cls_hrnet_w64": 22000,
 }
 USUAL_MIB = 3700
+TRIAL_MIB = 7000  # reference and candidates with their steps, kept; 6 GB measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +121,8 @@ def jobs_of(study: Study) -> list[Job]:
     jobs = [*_networks(study), *_equivalence(study), *_training(study), *_speed(study)]
     if study.differences:
         jobs.append(_notebook_job(study, "differences", "all"))
+    if study.trial:
+        jobs.append(_trial(study))
     if study.audit:
         jobs.append(Job(case=AUDIT, run_id="all", notebook="", results_dir=study.results_dir))
     return jobs
@@ -216,6 +224,16 @@ def _speed(study: Study) -> Iterator[Job]:
         "rounds": plan.rounds,
     }
     yield _notebook_job(study, "speed", plan.network, parameters=parameters, threads=ALL_CORES)
+
+
+def _trial(study: Study) -> Job:
+    return _notebook_job(
+        study,
+        "trial",
+        f"{study.trial}.seed0",
+        parameters={"plan": study.trial},
+        memory_mib=TRIAL_MIB,
+    )
 
 
 def sources(entry: str, root: Path = ROOT, without: Collection[str] = DISPLAY) -> list[Path]:

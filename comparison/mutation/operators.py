@@ -43,7 +43,13 @@ def all_faults(candidate: Side, batches: Sequence[Batch]) -> Iterator[Fault]:
     yield from training_faults(candidate, batches[0])
 
 
-def sample(candidate: Side, batches: Sequence[Batch], count: int, seed: int) -> Sample:
+def sample(
+    candidate: Side,
+    batches: Sequence[Batch],
+    count: int,
+    seed: int,
+    tried: Counter[str] | None = None,
+) -> Sample:
     """Draw faults that can be observed.
 
     Args:
@@ -51,8 +57,11 @@ def sample(candidate: Side, batches: Sequence[Batch], count: int, seed: int) -> 
         batches: What it sees, at least three.
         count: How many; fewer come back if there are no more sites.
         seed: Decides operators and sites.
+        tried: How often each operator was drawn before, on other candidates; the least used come
+            first, and what is drawn is added.
     """
     generator = random.Random(seed)
+    tried = Counter() if tried is None else tried
     left: dict[str, list[Fault]] = defaultdict(list)
     for fault in all_faults(candidate, batches):
         left[fault.operator].append(fault)
@@ -61,7 +70,8 @@ def sample(candidate: Side, batches: Sequence[Batch], count: int, seed: int) -> 
     witness, used, failures = Witness(candidate, batches), Counter[str](), Counter[str]()
     drawn = Sample([], [])
     while left and len(drawn.faults) < count:
-        for operator in generator.sample(sorted(left), len(left)):
+        mixed = generator.sample(sorted(left), len(left))
+        for operator in sorted(mixed, key=lambda one: tried[one]):
             if len(drawn.faults) >= count:
                 break
             while left[operator]:
@@ -70,6 +80,7 @@ def sample(candidate: Side, batches: Sequence[Batch], count: int, seed: int) -> 
                 reason = witness.objection(fault)
                 if not reason:
                     used[fault.sites[0]] += 1
+                    tried[operator] += 1
                     drawn.faults.append(fault)
                     break
                 drawn.excluded.append((fault, reason))
@@ -79,11 +90,6 @@ def sample(candidate: Side, batches: Sequence[Batch], count: int, seed: int) -> 
             if not left[operator]:
                 del left[operator]
     return drawn
-
-
-def draw(candidate: Side, batches: Sequence[Batch], count: int, seed: int) -> list[Fault]:
-    """Draw faults that can be observed; as `sample`, without what was excluded."""
-    return sample(candidate, batches, count, seed).faults
 
 
 def draw_neutral(candidate: Side, batches: Sequence[Batch], count: int, seed: int) -> list[Fault]:

@@ -31,6 +31,16 @@ def module_faults(model: nn.Module) -> Iterator[Fault]:
         yield from _swapped_children(path, module)
 
 
+def weak_fault(path: str) -> Fault:
+    """Return the weakest fault that must still be seen: a layer's weight is wrong by 3e-9.
+
+    Args:
+        path: Of a convolution or a linear layer.
+    """
+    change = _computing_with(lambda weight: weight * (1 + 3e-9))
+    return _fault("weight x(1+3e-9)", "convolution", path, EVAL, change)
+
+
 def _fault(
     operator: str, family: str, path: str, mode: str, change: Change, *, changes_state: bool = False
 ) -> Fault:

@@ -44,7 +44,8 @@ def _fault(
     operator: str, family: str, modes: tuple[str, ...], site: str, inject: Inject, *modules: str
 ) -> Fault:
     name = " ".join((operator, *modules))
-    sites = (site, *(path.rpartition(".")[0] for path in modules))
+    # Whoever treats one parameter wrongly has to be told which: "optimizer" is not enough.
+    sites = tuple(path.rpartition(".")[0] for path in modules) or (site,)
     return Fault(
         name=name, operator=operator, family=family, inject=inject, modes=modes, sites=sites
     )

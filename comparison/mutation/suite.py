@@ -1,30 +1,49 @@
 """The checker on trial: faults that it must catch and name, changes that must raise no alarm.
 
 Every fault is injected into a copy of a candidate that passes; every harmless candidate computes
-the same in another way. A trial records what the engine said; `scores` sums up.
+the same in another way. A trial is one row: what the engine said, whether it is right, and what
+the policies of other tools say to the same change.
 """
 
+import math
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from comparison.engine.examine import Examined, examine, match
+from comparison.engine.free import run_free
 from comparison.engine.leader import Leader
 from comparison.engine.matching import NameMap
 from comparison.engine.modes.data import compare_data
-from comparison.engine.rewrites import REWRITES
-from comparison.engine.sides import Side
+from comparison.engine.rewrites import REWRITES, Rewrite
+from comparison.engine.sides import Batch, Side
 from comparison.engine.subject import Subject
-from comparison.engine.verdict import DATA, NOT_REPRODUCED, STATIC, UNDECIDED, ModeVerdict, Origin
+from comparison.engine.verdict import (
+    BACKWARD,
+    BITWISE,
+    DATA,
+    EVAL,
+    FORCED,
+    FREE,
+    LOSS,
+    NOT_REPRODUCED,
+    STATE,
+    STATIC,
+    TRAIN,
+    UNDECIDED,
+    ModeVerdict,
+    Origin,
+)
+from comparison.mutation.baselines import Baselines, Shown
 from comparison.mutation.fault import Fault
-from comparison.statistics import clopper_pearson
+from comparison.mutation.scoring import FAULT, HARMLESS, OUTSIDE, Named, Row, Ruler, named_first
 
 STEPS = 3
 EPOCHS = 100
-FAULT, HARMLESS = "fault", "harmless"
-Row = dict[str, Any]
+# What a harmless candidate goes through: all modes but accuracy, which takes trained networks.
+ALL_MODES = (STATIC, EVAL, TRAIN, LOSS, BACKWARD, STATE, FORCED, BITWISE, FREE, DATA)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +56,8 @@ class Bench:
         candidate: The candidate, in float64, with the reference's weights.
         name_map: For the engine; None where the module tree is another.
         clean: The candidate, matched.
+        ruler: Measures where a fault was and where it was seen.
+        baselines: The policies of other tools; None where they are not asked.
     """
 
     name: str
@@ -44,12 +65,55 @@ class Bench:
     candidate: Side
     name_map: NameMap | None
     clean: Subject
+    ruler: Ruler
+    baselines: Baselines | None = None
 
-    @classmethod
-    def of(cls, name: str, leader: Leader, candidate: Side, name_map: NameMap | None) -> "Bench":
-        """Match a candidate that passes and return the bench."""
-        clean = match(leader, candidate, name_map)
-        return cls(name=name, leader=leader, candidate=candidate, name_map=name_map, clean=clean)
+
+class Harmless(NamedTuple):
+    """A candidate that computes the same, and what makes it: copies of networks are large."""
+
+    name: str
+    make: Callable[[], Side]
+
+
+class Clock:
+    """Seconds since it was made, of the wall and of the processor, on which a trial runs alone."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Return both."""
+        wall, cpu = self._start
+        return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+
+
+def bench_of(
+    name: str,
+    leader: Leader,
+    candidate: Side,
+    name_map: NameMap | None,
+    ruler: Ruler | None = None,
+    baselines: Baselines | None = None,
+) -> Bench:
+    """Match a candidate that passes and return the bench; measured by itself without a ruler."""
+    clean = match(leader, candidate, name_map)
+    return Bench(
+        name=name,
+        leader=leader,
+        candidate=candidate,
+        name_map=name_map,
+        clean=clean,
+        ruler=ruler or Ruler.of(clean, None),
+        baselines=baselines,
+    )
+
+
+def measured(bench: Bench) -> Bench:
+    """Measure the reference and its noise floor now, so that no trial is charged with it."""
+    unchanged = Harmless("nothing changed", lambda: bench.candidate)
+    try_harmless(replace(bench, baselines=None), unchanged)
+    return bench
 
 
 def try_fault(bench: Bench, fault: Fault) -> Row:
@@ -60,78 +124,73 @@ def try_fault(bench: Bench, fault: Fault) -> Row:
         fault: What to change.
 
     Returns:
-        One row: the truth, what was said, and whether it was caught, in the right phase, at the
-        right place, and how many operations away from it.
+        One row: the truth, what was said, whether it was caught, in the right phase, at the right
+        place, how many operations away from it, and which other policies flag it.
     """
-    start = time.perf_counter()
+    clock = Clock()
     if fault.inject_data:
-        return _row(bench, fault, [_data_verdict(bench, fault)], [], [], start)
-    examined = _examined(bench, fault.applied(bench.candidate))
+        batches = fault.inject_data(bench.leader.batches)
+        verdict = compare_data(bench.leader.batches, batches)
+        row = _row(bench, fault, [verdict], [], [], clock)
+        return row | _others(bench, bench.clean, bench.candidate, batches)
+    side = fault.applied(bench.candidate)
+    examined = _examined(bench, side)
     findings = [finding.name for finding in examined.findings]
-    return _row(bench, fault, examined.modes, examined.origins, findings, start)
+    row = _row(bench, fault, examined.modes, examined.origins, findings, clock)
+    return row | _others(bench, examined.subject, side, bench.leader.batches)
 
 
-def try_harmless(bench: Bench, name: str, candidate: Side) -> Row:
-    """Run the engine on a candidate that computes the same; anything it says is an alarm."""
-    start = time.perf_counter()
-    modes = _examined(bench, candidate).modes
+def try_harmless(bench: Bench, harmless: Harmless) -> Row:
+    """Run every mode on a candidate that computes the same; anything it says is an alarm.
+
+    A mode that gives no verdict, or leaves one undecided, is an alarm as well.
+    """
+    clock = Clock()
+    side = harmless.make()
+    examined = _examined(bench, side, bitwise=True)
+    modes = [
+        *examined.modes,
+        run_free(examined.subject, STEPS)[1],
+        compare_data(bench.leader.batches, bench.leader.batches),
+    ]
     raised = [verdict for verdict in modes if verdict.outcome in (NOT_REPRODUCED, UNDECIDED)]
-    return {
+    silent = [mode for mode in ALL_MODES if mode not in {verdict.mode for verdict in modes}]
+    raised += [ModeVerdict(mode, UNDECIDED, "gave no verdict") for mode in silent]
+    row = {
         "bench": bench.name,
         "kind": HARMLESS,
-        "name": name,
+        "name": harmless.name,
         "family": HARMLESS,
-        "site": raised[0].first_divergent if raised else "",
         "caught": bool(raised),
         "mode": raised[0].mode if raised else "",
+        "site": raised[0].first_divergent if raised else "",
         "said": raised[0].reason[:200] if raised else "",
-        "margin": max((v.worst_margin for v in modes if v.worst_margin is not None), default=None),
-        "wall_s": time.perf_counter() - start,
+        "margin": _margin(modes),
+        **clock.read(),
     }
+    return row | _others(bench, examined.subject, side, bench.leader.batches)
 
 
-def harmless(bench: Bench, neutral: Iterable[Fault] = ()) -> Iterable[tuple[str, Side]]:
-    """Yield the candidate under every neutral rewrite, and under neutral changes of one call."""
-    yield "nothing changed", bench.candidate
-    for rewrite in REWRITES:
-        if not rewrite.reordered:
-            model = rewrite.wrapped(bench.candidate.model)
-            yield rewrite.name, replace(bench.candidate, model=model)
-    for change in neutral:
-        yield change.name, change.applied(bench.candidate)
-
-
-def scores(rows: Sequence[Row]) -> list[Row]:
-    """Sum up trials, over all and by family.
+def harmless_candidates(bench: Bench, neutral: Sequence[Fault]) -> list[Harmless]:
+    """List the candidate itself, under every neutral rewrite, and with neutral changes of one call.
 
     Args:
-        rows: From `try_fault` and `try_harmless`.
-
-    Returns:
-        One row for all and one per family: number of faults, caught, phase correct, exactly
-        localized, mean distance in operations of those localized, mean time; for harmless
-        changes the alarms, with the 95 % bounds of Clopper and Pearson.
+        bench: Where.
+        neutral: Changes of operations that change no value.
     """
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["family"]].append(row)
-        if row["kind"] == FAULT:
-            groups["all faults"].append(row)
-    order = sorted(groups, key=lambda name: (name == HARMLESS, name != "all faults", name))
-    return [_score(name, groups[name]) for name in order]
+    side = bench.candidate
 
+    def rewritten(rewrite: Rewrite) -> Side:
+        return replace(side, model=rewrite.wrapped(side.model))
 
-def survivors(rows: Sequence[Row]) -> list[Row]:
-    """List what went wrong: faults missed or misplaced, harmless changes that raised an alarm."""
     return [
-        row
-        for row in rows
-        if (row["kind"] == HARMLESS and row["caught"])
-        or (row["kind"] == FAULT and not (row["caught"] and row["exact"]))
+        Harmless("nothing changed", lambda: side),
+        *(Harmless(one.name, partial(rewritten, one)) for one in REWRITES if not one.reordered),
+        *(Harmless(change.name, partial(change.applied, side)) for change in neutral),
     ]
 
 
-def _examined(bench: Bench, candidate: Side) -> Examined:
+def _examined(bench: Bench, candidate: Side, *, bitwise: bool = False) -> Examined:
     epochs = EPOCHS if candidate.make_scheduler else 0
     return examine(
         bench.leader,
@@ -139,14 +198,9 @@ def _examined(bench: Bench, candidate: Side) -> Examined:
         name_map=bench.name_map,
         steps=STEPS,
         keep=True,
-        bitwise=False,
+        bitwise=bitwise,
         epochs=epochs,
     )
-
-
-def _data_verdict(bench: Bench, fault: Fault) -> ModeVerdict:
-    assert fault.inject_data
-    return compare_data(bench.leader.batches, fault.inject_data(bench.leader.batches))
 
 
 def _row(
@@ -155,120 +209,48 @@ def _row(
     modes: Sequence[ModeVerdict],
     origins: Sequence[Origin],
     findings: Sequence[str],
-    start: float,
+    clock: "Clock",
 ) -> Row:
     failed = [verdict for verdict in modes if verdict.outcome == NOT_REPRODUCED]
     numeric = [verdict.mode for verdict in failed if verdict.mode != STATIC]
     first = numeric[0] if numeric else failed[0].mode if failed else ""
-    distance = _distance(bench, fault, origins, failed, findings)
+    named = named_first(failed, origins, findings)
+    truth, ruler = bench.ruler.truth(fault), bench.ruler
+    exact = ruler.is_right(named, truth)
     return {
         "bench": bench.name,
         "kind": FAULT,
         "name": fault.name,
         "family": fault.family,
-        "truth": ", ".join(fault.sites[:3]),
+        "inside": not set(OUTSIDE) & truth,
+        "truth": ", ".join(sorted(truth)[:3]),
         "expected_modes": ", ".join(fault.modes),
         "caught": bool(failed),
         "static": any(verdict.mode == STATIC for verdict in failed),
         "mode": first,
         "phase_correct": first in fault.modes,
         "origins": len(origins),
-        "site": origins[0].site if origins else (failed[0].first_divergent if failed else ""),
+        "site": named.site,
         "said": origins[0].text if origins else (failed[0].reason[:200] if failed else ""),
         "confirmed": origins[0].confirmed if origins else None,
-        "exact": distance == 0,
-        "hops": distance,
-        "margin": max((v.worst_margin for v in modes if v.worst_margin is not None), default=None),
-        "wall_s": time.perf_counter() - start,
+        "exact": exact,
+        "first_end": ruler.is_right(Named(named.places[:1], named.modules), truth),
+        "hops": ruler.hops(named, truth),
+        "margin": _margin(modes),
+        **clock.read(),
     }
 
 
-def _distance(
-    bench: Bench,
-    fault: Fault,
-    origins: Sequence[Origin],
-    failed: Sequence[ModeVerdict],
-    findings: Sequence[str],
-) -> int | None:
-    """Return how many operations lie between the truth and the first origin; None if unknown."""
-    sites = set(fault.sites)
-    if any(verdict.mode == DATA for verdict in failed) and "data" in sites:
-        return 0
-    if origins:
-        return _from_origin(bench, sites, origins[0])
-    named = {module for name in findings for module in _modules_of(bench, name)}
-    places = {name.rpartition(" (")[0] for name in findings}
-    return 0 if (named | places | set(findings)) & sites else None
+def _margin(modes: Sequence[ModeVerdict]) -> float | None:
+    """Return by how many decades the worst tensor exceeds its threshold; None if no number says."""
+    margins = [verdict.worst_margin for verdict in modes if verdict.worst_margin is not None]
+    return max((margin for margin in margins if math.isfinite(margin)), default=None)
 
 
-def _from_origin(bench: Bench, sites: set[str], origin: Origin) -> int | None:
-    if origin.kind == "loss" and "loss" in sites:
-        return 0
-    if origin.module in sites or (origin.module == "optimizer" and "optimizer" in sites):
-        return 0
-    if origin.site.startswith("optimizer") and "optimizer" in sites:
-        return 0
-    if _modules_of(bench, origin.module) & sites:
-        return 0
-    nodes, ours = bench.leader.nodes[True], bench.clean.nodes[True]
-    names = {str(node.place): index for index, node in enumerate(nodes)}
-    paired = {a: b for b, a in bench.clean.matches[True].pairs.items()}
-    truth = {a for a, b in paired.items() if ours[b].place.module in sites}
-    return _hops(nodes, {names[place] for place in origin.places if place in names}, truth)
-
-
-def _modules_of(bench: Bench, name: str) -> set[str]:
-    """Return the candidate's modules of what the reference names: a module or a state tensor."""
-    pairs = bench.clean.state.pairs
-    return {
-        own.rpartition(".")[0]
-        for own, theirs in pairs.items()
-        if name in (theirs, theirs.rpartition(".")[0])
-    }
-
-
-def _hops(nodes: Sequence[Any], start: set[int], goal: set[int]) -> int | None:
-    """Return the length of the shortest path between two sets of operations, either way."""
-    beside: Mapping[int, set[int]] = _neighbors(nodes)
-    queue = deque((index, 0) for index in start)
-    seen = set(start)
-    while queue:
-        index, distance = queue.popleft()
-        if index in goal:
-            return distance
-        for other in beside[index] - seen:
-            seen.add(other)
-            queue.append((other, distance + 1))
-    return None
-
-
-def _neighbors(nodes: Sequence[Any]) -> Mapping[int, set[int]]:
-    beside: dict[int, set[int]] = defaultdict(set)
-    for index, node in enumerate(nodes):
-        for source in node.inputs:
-            if source >= 0:
-                beside[index].add(source)
-                beside[source].add(index)
-    return beside
-
-
-def _score(name: str, rows: Sequence[Row]) -> Row:
-    caught = sum(row["caught"] for row in rows)
-    bounds = clopper_pearson(caught, len(rows))
-    score = {
-        "family": name,
-        "trials": len(rows),
-        "caught": caught,
-        "share": caught / len(rows),
-        "low": bounds.low,
-        "high": bounds.high,
-        "mean_s": sum(row["wall_s"] for row in rows) / len(rows),
-    }
-    if name == HARMLESS:
-        return score
-    found = [row["hops"] for row in rows if row["hops"] is not None]
-    return score | {
-        "phase_correct": sum(row["phase_correct"] for row in rows) / len(rows),
-        "exact": sum(row["exact"] for row in rows) / len(rows),
-        "mean_hops": sum(found) / len(found) if found else None,
-    }
+def _others(bench: Bench, subject: Subject, side: Side, batches: Sequence[Batch]) -> dict[str, Any]:
+    """Return which policies of other tools flag a candidate, and what asking them took."""
+    if bench.baselines is None:
+        return {}
+    clock = Clock()
+    flagged = bench.baselines.flagged(Shown(subject, side, batches))
+    return {"flagged_by": "; ".join(flagged), "baselines_s": clock.read()["cpu_s"]}

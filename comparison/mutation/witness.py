@@ -57,7 +57,7 @@ class Witness:
             return "_rates", lambda one: _rates(one.inject(self._candidate))
         if fault.modes[0] == LOSS:
             return "_loss", lambda one: self._loss_of(one.inject(self._candidate))
-        if fault.sites[0] == "optimizer":
+        if fault.family == "optimizer":
             return "_steps", lambda one: self._steps_of(one.applied(self._candidate))
         if fault.modes[0] == EVAL:
             return "_eval", lambda one: self._run(one, train=False)

@@ -1,4 +1,4 @@
-"""Tables of the comparisons: networks, modes, layers, injected faults."""
+"""Tables of the comparisons: networks, modes, layers."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,6 @@ from comparison.tables.table import NOT_RUN, NOTHING, Table, fixed, make_table, 
 
 MODE_COLUMNS = {mode: mode.replace(" ", "_").replace("-", "_") for mode in agreement.COMPUTED}
 COMPARED = ("network", "against", "weights", "steps")
-FAULT_COLUMNS = (
-    *("fault", "kind", "expected_mode", "mode", "site", "largest_error", "caught"),
-    "verdict",
-)
 
 
 def equivalence(study: Study, records: Sequence[Record]) -> Table:
@@ -72,29 +68,6 @@ def _mode(number: int, mode: str, compared: Sequence[Record]) -> dict[str, str]:
         "noise": scientific(noise) if noise else NOTHING,
         "verdict": worst(row["outcome"] for row in rows if row["against"] == "reference"),
         "timm": worst(row["outcome"] for row in rows if row["against"] == "timm"),
-    }
-
-
-def faults(study: Study, records: Sequence[Record]) -> Table:
-    """List injected faults and harmless rewrites, and where each was noticed."""
-    compared = [r for r in evidence.of_case(records, "equivalence") if r["tables"].get("faults")]
-    found = [*agreement.faults(compared, "fault"), *agreement.faults(compared, "harmless")]
-    rows = [_fault(row) for row in found]
-    caption = "Deliberate faults and harmless rewrites, and where the comparison noticed them."
-    return make_table("faults", caption, FAULT_COLUMNS, rows, evidence.references(compared))
-
-
-def _fault(row: Row) -> dict[str, str]:
-    right = row["caught"] == (row["kind"] == "fault")
-    return {
-        "fault": row["fault"],
-        "kind": row["kind"],
-        "expected_mode": row["expected_mode"] or NOTHING,
-        "mode": row["mode"] or NOTHING,
-        "site": row["site"] or NOTHING,
-        "largest_error": scientific(row["largest_error"]),
-        "caught": short(row["caught"]),
-        "verdict": "reproduced" if right else "not reproduced",
     }
 
 

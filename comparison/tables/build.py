@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from comparison.evidence import Record
 from comparison.study import Study
-from comparison.tables import agreement, outcomes, structure
+from comparison.tables import agreement, outcomes, structure, trial
 from comparison.tables import study as about
 from comparison.tables.table import Table
 
@@ -13,7 +13,10 @@ MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "cost": structure.cost,
     "equivalence": agreement.equivalence,
     "modes": agreement.modes,
-    "faults": agreement.faults,
+    "trial": trial.scores,
+    "policies": trial.policies,
+    "checkers": trial.checkers,
+    "survivors": trial.survivors,
     "training": outcomes.training,
     "accuracy": outcomes.accuracy,
     "exchange": outcomes.exchange,

@@ -11,6 +11,7 @@ from comparison.record import OUTCOMES
 from comparison.study import ROOT, Study, StudyError
 from tests import synthetic
 from tests.synthetic import Record
+from tests.synthetic_trial import trial_rows
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +146,31 @@ def test_without_a_trace_the_recorded_numbers_are_not_run(study: Study) -> None:
     assert verdict(study, "C4", untraced).outcome == "not run"
 
 
-@pytest.mark.parametrize(("row", "caught"), [(0, False), (2, True)])
+def test_the_claim_on_the_comparison_holds_by_its_gates(study: Study) -> None:
+    told = verdict(study, "C6", synthetic.trial())
+    assert told.outcome == "reproduced" and "11 of 11 faults caught" in told.reason
+    rows = trial_rows()
+    rows[0]["exact"] = False
+    misplaced = verdict(study, "C6", synthetic.trial(rows))
+    assert misplaced.outcome == "not reproduced" and "81.8% localized" in misplaced.reason
+
+
+@pytest.mark.parametrize(("row", "caught"), [(0, False), (-1, True)])
 def test_a_missed_fault_and_a_false_alarm_fail(study: Study, row: int, caught: bool) -> None:
-    wrong = synthetic.equivalence()
-    wrong["tables"]["faults"][row]["caught"] = caught
-    assert verdict(study, "C6", wrong).outcome == "not reproduced"
+    rows = trial_rows()
+    rows[row]["caught"] = caught
+    assert verdict(study, "C6", synthetic.trial(rows)).outcome == "not reproduced"
+
+
+def test_an_unnoticed_mutant_of_the_checker_fails(study: Study) -> None:
+    told = verdict(study, "C6", synthetic.trial(noticed=False))
+    assert told.outcome == "not reproduced" and "a phase dropped" in told.reason
+
+
+def test_a_trial_by_another_plan_decides_nothing(study: Study) -> None:
+    other = synthetic.trial()
+    other["subject"]["plan"] = "smoke"
+    assert verdict(study, "C6", other).outcome == "not run"
 
 
 @pytest.mark.parametrize("outcome", ["within tolerance", "not reproduced"])

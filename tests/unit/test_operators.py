@@ -19,7 +19,7 @@ from comparison.engine.sides import Batch, Side
 from comparison.engine.states import random_batch, random_state
 from comparison.mutation.fault import FAMILIES, LATER, Fault
 from comparison.mutation.operations import operation_sites
-from comparison.mutation.operators import all_faults, draw, draw_neutral, sample
+from comparison.mutation.operators import all_faults, draw_neutral, sample
 from comparison.mutation.reshaped import reshaped
 from comparison.mutation.witness import Witness
 from reproduction import build_network
@@ -176,7 +176,7 @@ def test_plain_loop_sees_every_fault_in_its_mode_first(toy, drawn):
 @pytest.mark.parametrize("seed", (None, 1))
 def test_plain_loop_sees_every_fault_of_the_network(seed):
     side, batches = hrnet_side(seed), batches_of(64, 10)
-    faults = draw(side, batches, 150, seed=6)
+    faults = sample(side, batches, 150, seed=6).faults
     assert len({fault.name for fault in faults}) == 150
     assert_all_are_faults(faults, side, batches)
 
@@ -200,7 +200,7 @@ def test_what_is_excluded_changes_nothing(toy, drawn):
 
 def test_draws_are_repeatable_and_distinct(toy):
     one, again, other = (
-        [fault.name for fault in draw(toy, BATCHES, 150, seed)] for seed in (1, 1, 2)
+        [fault.name for fault in sample(toy, BATCHES, 150, seed).faults] for seed in (1, 1, 2)
     )
     assert one == again != other
     assert len(set(one)) == 150
@@ -215,7 +215,7 @@ def test_sites_are_module_paths_of_the_candidate(toy):
 def test_candidate_and_its_batches_stay_as_they_are(toy):
     before = copy.deepcopy(toy.model.state_dict())
     images = BATCHES[0].inputs.clone()
-    draw(toy, BATCHES, 60, seed=3)
+    sample(toy, BATCHES, 60, seed=3)
     assert all(torch.equal(value, before[key]) for key, value in toy.model.state_dict().items())
     assert toy.model.training and type(toy.model) is Toy
     assert torch.equal(BATCHES[0].inputs, images)

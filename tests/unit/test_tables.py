@@ -100,17 +100,26 @@ def test_modes_are_summed_up_with_the_reference_and_with_timm(study: Study) -> N
     assert (bits["verdict"], bits["timm"]) == ("reproduced", "within tolerance")
 
 
-def test_faults_show_where_each_was_noticed(tables: dict[str, Table]) -> None:
-    found = rows(tables["faults"])
-    assert [row["caught"] for row in found] == ["yes", "yes", "no"]
-    assert {row["verdict"] for row in found} == {"reproduced"}
+def test_the_trial_is_summed_up_by_family(tables: dict[str, Table]) -> None:
+    found = {row["family"]: row for row in rows(tables["trial"])}
+    assert (found["all faults"]["faults"], found["all faults"]["exact"]) == ("11", "90.9")
+    assert found["optimizer"]["mean_hops"] == "2.00"
+    assert (found["harmless"]["caught"], found["harmless"]["exact"]) == ("0", "–")
+    assert found["harmless"]["interval"] == "[0.0, 97.5]"
 
 
-def test_an_infinite_error_is_a_word(study: Study) -> None:
-    record = synthetic.equivalence()
-    record["tables"]["faults"][0]["largest_error"] = None
-    made = {t.name: t for t in build_tables(study, [record])}
-    assert rows(made["faults"])[0]["largest_error"] == "infinite"
+def test_policies_stand_beside_the_checker(tables: dict[str, Table]) -> None:
+    found = {row["policy"]: row for row in rows(tables["policies"])}
+    assert found["this checker"]["flagged"] == "11" and found["this checker"]["alarms"] == "0"
+    close = found["assert_close, defaults"]
+    assert (close["flagged"], close["alarms"], close["alarm_rate"]) == ("10", "1", "100.0")
+
+
+def test_survivors_and_what_was_excluded_have_a_reason(tables: dict[str, Table]) -> None:
+    found = rows(tables["survivors"])
+    assert [row["kind"] for row in found] == ["fault", "excluded"]
+    assert "2 operations away from stem.conv" in found[0]["reason"]
+    assert rows(tables["checkers"])[0]["verdict"] == "reproduced"
 
 
 def test_exchange_judges_float64_alone(tables: dict[str, Table]) -> None:

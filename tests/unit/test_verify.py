@@ -72,7 +72,7 @@ EDITS: dict[str, tuple[Callable[[bytes], bytes] | None, str]] = {
     "tables/numbers.json": (lambda b: b.replace(b"2160", b"2161"), EDITED),
     "figures/speed.svg": (lambda b: b.replace(b"#e07b16", b"#1f63b4"), EDITED),
     "figures/network.png": (lambda b: b[:-1], EDITED),
-    "tables/faults.csv": (None, "is missing: the records give it"),
+    "tables/trial.csv": (None, "is missing: the records give it"),
     "tables/extra.csv": (lambda b: b"a,b\n", "comes from no record"),
 }
 
