@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reference import audit, fetch, recorded, store
-from reference.errors import ReferenceUnavailable
+from reference.errors import ReferenceAbsent, ReferenceUnavailable
 from reference.loader import SOURCES, build, identity
 from reference.pins import load_pins
 
@@ -18,18 +18,29 @@ USUAL_SHAPE = (2, 3, 64, 64)  # for a network of which no trace is shipped
 def print_status(arguments: argparse.Namespace) -> int:
     """Print what is there of each pinned repository, and which reference will run."""
     pins = load_pins()
-    for pin in pins.repositories:
+    for pin in (*pins.repositories, *pins.wheels):
         found = store.presence(pin, store.OFFICIAL)
         print(f"{found.state:<11}{pin.key}  ({pin.license}, {len(pin.files)} files)")
     failure = fetch.last_failure(store.OFFICIAL)
     if failure:
         print(f"last download failed: {failure}")
-    chosen = identity(network=next(iter(pins.networks)))
-    print(f"reference for classification: {chosen['label']}, {chosen['license']}")
+    files = {(pin.repository, pin.file): name for name, pin in reversed(pins.networks.items())}
+    for network in reversed(files.values()):
+        print_reference(network)
+    return 0
+
+
+def print_reference(network: str) -> None:
+    """Print which reference runs for a network, and so for all others of its file."""
+    try:
+        chosen = identity(network=network)
+    except ReferenceAbsent as error:
+        print(f"reference for {network}: none but its trace, if there is one; {error}")
+        return
+    print(f"reference for {network}: {chosen['label']}, {chosen['license']}")
     print(f"  defined by a file of SHA-256 {chosen['sha256']}")
     for shim in chosen["shims"] or ["none"]:
         print(f"  shim: {shim}")
-    return 0
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
@@ -101,7 +112,7 @@ def add_fetch(commands: argparse._SubParsersAction) -> None:
         "--from",
         dest="path",
         type=Path,
-        help="a copy, clone or bare git directory, or a folder holding several",
+        help="a copy, clone or bare git directory, a folder holding several, or the pinned wheel",
     )
     parser.add_argument(
         "--if-absent", action="store_true", help="do not repeat a download that failed before"

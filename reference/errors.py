@@ -12,3 +12,7 @@ class ReferenceUnavailable(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Give IPython the one line that it prints in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class ReferenceAbsent(ReferenceUnavailable):
+    """No source of a network is there; nothing is wrong with what is."""

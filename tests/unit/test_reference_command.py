@@ -38,14 +38,14 @@ def test_fetch_from_a_path_and_status(tmp_path: Path, capsys: Output) -> None:
     printed = capsys.readouterr().out
     assert "verified and kept: Tiny@00000000" in printed
     assert "verified   Tiny@00000000  (MIT, 3 files)" in printed
-    assert "reference for classification: official 00000000, MIT" in printed
+    assert "reference for tiny: official 00000000, MIT" in printed
 
 
 def test_status_without_files_names_the_stand_in(capsys: Output) -> None:
     assert command.main(["status"]) == 0
     printed = capsys.readouterr().out
     assert "absent     Tiny@00000000" in printed
-    assert "reference for classification: timm 1.0.31 (stand-in), Apache-2.0" in printed
+    assert "reference for tiny: timm 1.0.31 (stand-in), Apache-2.0" in printed
 
 
 def test_an_unreachable_network_is_one_line_and_no_error(

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import sys
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reference import ReferenceUnavailable, fetch, sources, store
-from reference.pins import FilePin, RepositoryPin
+from reference.pins import FilePin, Pins, RepositoryPin
 from tests.unit.fake_pins import (
     FILES,
     MODEL_FILE,
@@ -204,3 +207,84 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ReferenceUnavailable, match="No space left on device; make room"):
         fetch.fetch_network(fake_pins(), tmp_path, Serving(FILES))
     assert not [place for place in tmp_path.rglob("*") if place.is_file()]
+
+
+def make_wheel(path: Path, files: dict[str, str]) -> Path:
+    """Write a wheel that has files under the folder `tiny`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(f"tiny/{name}", text)
+        archive.writestr("tiny/setup.py", "raise SystemExit('nothing of a wheel is run')")
+        archive.writestr("../outside.py", "")
+    return path
+
+
+def pins_with_wheel(wheel: Path) -> Pins:
+    """Pin a wheel beside the repository; the network can be built from either."""
+    pins = fake_pins()
+    (repository,) = pins.repositories
+    pin = replace(
+        repository,
+        name="tiny-wheel",
+        commit="1.0",
+        sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        folder="tiny",
+    )
+    network = replace(pins.networks["tiny"], wheel=pin.key, standin="")
+    return replace(pins, wheels=(pin,), networks={"tiny": network})
+
+
+def test_a_silent_network_leaves_the_wheel(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "tiny.whl", FILES)
+    pins, official = pins_with_wheel(wheel), tmp_path / "official"
+    downloads = []
+
+    def download(pin: RepositoryPin, folder: Path) -> Path:
+        downloads.append(pin.key)
+        return wheel
+
+    fetched = fetch.fetch_if_absent(pins, official, Silent(), download)
+    assert "tiny-wheel 1.0 (stand-in) serves for tiny" in fetched.line
+    assert store.presence(pins.wheels[0], official).state == "verified"
+    assert not list(tmp_path.rglob("outside.py")) and not list(tmp_path.rglob("setup.py"))
+    fetch.fetch_network(pins, official, Silent(), download)
+    assert downloads == ["tiny-wheel@1.0"]
+
+
+def test_without_network_and_wheel_the_traces_serve(tmp_path: Path) -> None:
+    pins = pins_with_wheel(make_wheel(tmp_path / "tiny.whl", FILES))
+
+    def fail(pin: RepositoryPin, folder: Path) -> Path:
+        raise sources.NetworkSilent("pip cannot download tiny-wheel")
+
+    line = fetch.fetch_network(pins, tmp_path / "official", Silent(), fail).line
+    assert "only recorded traces serve for tiny" in line
+
+
+def test_a_pinned_wheel_is_taken_from_a_path(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "tiny.whl", FILES)
+    fetched = fetch.fetch_from(wheel, pins_with_wheel(wheel), tmp_path / "official")
+    assert fetched.line == "verified and kept: tiny-wheel@1.0"
+
+
+def test_another_wheel_is_refused(tmp_path: Path) -> None:
+    pins = pins_with_wheel(make_wheel(tmp_path / "tiny.whl", FILES))
+    other = make_wheel(tmp_path / "other.whl", ALTERED)
+    with pytest.raises(ReferenceUnavailable, match=r"other.whl has SHA-256 .* none of the pinned"):
+        fetch.fetch_from(other, pins, tmp_path / "official")
+    with pytest.raises(ReferenceUnavailable, match="none of the pinned wheels"):
+        fetch.fetch_network(pins, tmp_path / "official", Silent(), lambda pin, folder: other)
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit(1)", "import time; time.sleep(9)"])
+def test_pip_that_fails_or_hangs_is_a_silent_network(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = tmp_path / "python"
+    stub.write_text(f"#!{sys.executable}\n{program}\n")
+    stub.chmod(0o755)
+    monkeypatch.setattr(sources.sys, "executable", str(stub))
+    monkeypatch.setattr(sources, "WHEEL_LIMIT_S", 1.0)
+    pin = pins_with_wheel(make_wheel(tmp_path / "tiny.whl", FILES)).wheels[0]
+    with pytest.raises(sources.NetworkSilent, match=r"tiny-wheel==1\.0"):
+        sources.download_wheel(pin, tmp_path / "empty")

@@ -5,32 +5,52 @@ import json
 import shutil
 import subprocess
 import sys
+import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 
 from reference import (
     ReferenceUnavailable,
     build,
+    configs,
     identity,
     loader,
     store,
     training_settings,
 )
+from reference.errors import ReferenceAbsent
 from reference.pins import Pins, load_pins
-from reproduction import TrainConfig
+from reproduction import CLASSIFICATION, TrainConfig
 from tests.unit.fake_pins import CONFIG_FILE, FILES, MODEL_FILE, fake_pins, write_tree
 
-OFFICIAL_IS_THERE = all(
-    store.presence(pin, store.OFFICIAL).state == "verified" for pin in load_pins().used()
-)
+PRESENT = {
+    pin.key
+    for pin in (*load_pins().repositories, *load_pins().wheels)
+    if store.presence(pin, store.OFFICIAL).state == "verified"
+}
+OFFICIAL_IS_THERE = load_pins().network("cls_hrnet_w18").repository in PRESENT
 needs_official = pytest.mark.skipif(
     not OFFICIAL_IS_THERE,
     reason="the official code is not there: python -m reference fetch --from PATH",
 )
 SOURCES = [pytest.param("official", marks=needs_official), "timm"]
+
+
+def offers() -> Iterator[ParameterSet]:
+    """Yield every network with every source that has it; skip what is not there."""
+    for name, pin in load_pins().networks.items():
+        for source, key in (("official", pin.repository), ("wheel", pin.wheel)):
+            reason = f"{key} is not there: python -m reference fetch --from PATH"
+            marks = [pytest.mark.skipif(key not in PRESENT, reason=reason)]
+            if key:
+                yield pytest.param(name, source, marks=marks)
+        if pin.standin:
+            yield pytest.param(name, "timm")
 
 
 @pytest.fixture
@@ -47,8 +67,7 @@ def use_pins(monkeypatch: pytest.MonkeyPatch, pins: Pins) -> None:
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("network", load_pins().networks)
+@pytest.mark.parametrize(("network", "source"), offers())
 def test_state_dict_has_the_official_names_shapes_and_order(network: str, source: str) -> None:
     with torch.device("meta"):
         state = build(network, source=source).state_dict()
@@ -80,7 +99,7 @@ def test_official_code_is_preferred_and_says_what_it_is() -> None:
 
 
 @needs_official
-@pytest.mark.parametrize("network", load_pins().networks)
+@pytest.mark.parametrize("network", CLASSIFICATION)
 def test_every_official_file_trains_by_the_recipe_that_ours_cites(network: str) -> None:
     found = training_settings(network)
     ours = TrainConfig()
@@ -138,6 +157,14 @@ def test_a_file_is_hashed_again_before_every_import(official: Path) -> None:
         loader.import_official(fake_pins().repositories[0], MODEL_FILE, store.OFFICIAL)
 
 
+def test_a_traceback_does_not_quote_the_official_text(official: Path) -> None:
+    with pytest.raises(RuntimeError) as failure:
+        build("tiny")(torch.ones(1, 5))  # three values are expected
+    quoted = "".join(traceback.format_exception(failure.value))
+    assert "cls_tiny.py" in quoted
+    assert "self.linear(x) * WIDTH" not in quoted
+
+
 def test_import_leaves_path_and_modules_as_they_were(official: Path) -> None:
     path, modules = list(sys.path), set(sys.modules)
     build("tiny")
@@ -183,6 +210,90 @@ def test_settings_kept_in_a_module_do_not_leak_between_two_models(
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(ReferenceUnavailable, match="'paddle'; choose one of auto, official, timm"):
         build("cls_hrnet_w18", source="paddle")
+
+
+@pytest.mark.parametrize(
+    ("network", "source"),
+    [("pose_hrnet_w32", "timm"), ("cls_hrnet_w18", "wheel"), ("det_hrnetv2p_w18", "wheel")],
+)
+def test_a_source_without_the_network_is_refused(network: str, source: str) -> None:
+    with pytest.raises(ReferenceAbsent, match=f"{source} has no network {network}"):
+        build(network, source=source)
+
+
+@pytest.mark.parametrize("network", ["seg_hrnet_w48_lip", "pose_hrnet_w32", "det_hrnetv2p_w40"])
+def test_a_network_without_any_source_says_how_to_get_one(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "OFFICIAL", tmp_path)
+    with pytest.raises(ReferenceAbsent, match=r"are absent; get them with .* fetch --from PATH"):
+        build(network)
+
+
+@pytest.mark.parametrize("source", ["auto", "wheel"])
+def test_the_wheel_serves_where_the_repository_is_not(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wheel,) = load_pins().wheels
+    if wheel.key not in PRESENT:
+        pytest.skip(f"{wheel.key} is not there: python -m reference fetch")
+    (tmp_path / wheel.key).symlink_to(store.OFFICIAL / wheel.key)
+    monkeypatch.setattr(store, "OFFICIAL", tmp_path)
+    assert identity(source, "pose_hrnet_w48")["label"] == "aja-pose 0.0.1 (stand-in)"
+    with torch.device("meta"):
+        model = build("pose_hrnet_w48", source=source)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 63_595_745
+
+
+def test_a_yaml_file_of_ones_own_is_used(official: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("MODEL:\n  WIDTH: 5\n")
+    own, usual = build("tiny", config=tmp_path / "own.yaml"), build("tiny")
+    with pytest.raises(ReferenceUnavailable, match="decides how many outputs there are"):
+        build("tiny", config=tmp_path / "own.yaml", outputs=3)
+    own.load_state_dict(usual.state_dict())
+    image = torch.ones(1, 3)
+    torch.testing.assert_close(own(image) / 5, usual(image) / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("MODEL:\n  HEIGHT: 3\n", "own.yaml lacks WIDTH, which lib/models/cls_tiny.py of Tiny"),
+        ("MODEL: [", "cannot be read as yaml"),
+        ("just words", "holds no sections"),
+    ],
+)
+def test_a_yaml_file_that_does_not_fit_is_refused(
+    text: str, said: str, official: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ReferenceUnavailable, match=said):
+        build("tiny", config=tmp_path / "own.yaml")
+    with pytest.raises(ReferenceUnavailable, match=r"gone\.yaml does not exist"):
+        build("tiny", config=tmp_path / "gone.yaml")
+
+
+def test_a_yaml_file_of_another_repository_is_named(
+    official: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = fake_pins()
+    other = fake_pins({**FILES, CONFIG_FILE: "MODEL: {}\n"}, name="Somebody/Other")
+    use_pins(monkeypatch, replace(pins, repositories=(*pins.repositories, *other.repositories)))
+    path = official / "other.yaml"
+    path.write_text("MODEL: {}\n")
+    with pytest.raises(ReferenceUnavailable, match="of Somebody/Other, but tiny needs one of Tiny"):
+        build("tiny", config=path)
+
+
+@pytest.mark.parametrize("network", ["cls_hrnet_w18", "det_hrnetv2p_w18"])
+def test_a_fixed_number_of_outputs_is_not_overridden(network: str) -> None:
+    with pytest.raises(ReferenceUnavailable, match="a fixed number of outputs"):
+        configs.with_outputs(load_pins().network(network), 7)
+
+
+def test_detection_and_the_stand_in_take_no_yaml_file(tmp_path: Path) -> None:
+    with pytest.raises(ReferenceUnavailable, match="is built without a yaml file here"):
+        build("cls_hrnet_w18", source="timm", config=tmp_path / "own.yaml")
 
 
 def test_another_release_of_the_stand_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

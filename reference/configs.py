@@ -1,0 +1,81 @@
+"""Yaml files of the user's own for the official networks, and those that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reference import shims, store
+from reference.errors import ReferenceUnavailable
+from reference.pins import NetworkPin, Pins
+
+# Where the official configuration says how many classes or keypoints there are.
+OUTPUTS = {"pose": "MODEL.NUM_JOINTS", "seg": "DATASET.NUM_CLASSES", "face": "MODEL.NUM_JOINTS"}
+
+
+def with_outputs(pin: NetworkPin, outputs: int | None) -> NetworkPin:
+    """Return the pin of a network with another number of classes or keypoints.
+
+    Raises:
+        ReferenceUnavailable: the official code has a fixed number.
+    """
+    if outputs is None:
+        return pin
+    if pin.task not in OUTPUTS:
+        raise ReferenceUnavailable(
+            f"the official code of {pin.name} has a fixed number of outputs; leave outputs out"
+        )
+    return replace(pin, settings={**pin.settings, OUTPUTS[pin.task]: outputs})
+
+
+def check_own(
+    path: Path, pin: NetworkPin, pins: Pins, source: str, outputs: int | None = None
+) -> None:
+    """Refuse a yaml file that is known to be of another repository, or that nothing reads.
+
+    Raises:
+        ReferenceUnavailable: no such file; a network that has no yaml file; another repository's.
+    """
+    if source == "timm" or not pin.config:
+        raise ReferenceUnavailable(
+            f"{pin.name} is built without a yaml file here; leave the argument config out"
+        )
+    if outputs is not None:
+        raise ReferenceUnavailable(
+            f"{path.name} decides how many outputs there are; leave the argument outputs out"
+        )
+    if not path.is_file():
+        raise ReferenceUnavailable(f"the configuration {path} does not exist; give a yaml file")
+    digest = store.sha256_of(path.read_bytes())
+    for repository in pins.repositories:
+        mine = repository.key == pin.repository
+        if not mine and any(file.sha256 == digest for file in repository.files):
+            raise ReferenceUnavailable(
+                f"{path.name} is a configuration of {repository.name}, but {pin.name} needs one "
+                f"of {pin.repository}, such as {pin.config}"
+            )
+
+
+def construct(kind: Callable[[shims.Settings], Any], path: Path, pin: NetworkPin) -> Any:
+    """Build a network from a yaml file of the user's own.
+
+    Raises:
+        ReferenceUnavailable: the file is no mapping, or lacks what the official code reads.
+    """
+    try:
+        settings = shims.settings_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReferenceUnavailable(f"{path.name} cannot be read as yaml; give another") from error
+    if not isinstance(settings, shims.Settings):
+        raise ReferenceUnavailable(f"{path.name} holds no sections; give an official yaml file")
+    try:
+        return kind(settings)
+    except (KeyError, AttributeError) as error:
+        raise ReferenceUnavailable(
+            f"{path.name} lacks {error.args[0]}, which {pin.file} of {pin.repository} reads; give "
+            f"a yaml file of that repository, such as {pin.config}"
+        ) from error
