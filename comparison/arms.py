@@ -1,7 +1,8 @@
 """The two networks that are compared: same names, same start weights, same number of classes.
 
-The official network has 1000 classes and takes three channels. For a study on K classes its last
-linear layer is replaced by one of K outputs (a listed shim); gray images reach both arms repeated
+The official classification network has 1000 classes and takes three channels. For a study on K
+classes its last linear layer is replaced by one of K outputs (a listed shim); networks for other
+tasks are constructed with K. Gray images reach both arms repeated
 to three channels (`reproduction.tasks.classification.data`). Equivalence and cost are measured on
 the untouched networks.
 """
@@ -14,38 +15,43 @@ from torch import nn
 
 import reference
 from comparison.study import ARMS
-from reproduction import ClassificationNetwork, UserError, build_network, network_config
+from reproduction import Network, PyramidNetwork, UserError, build_network, network_config
 from reproduction.checkpoints import from_official, official_name, to_official
 
+OURS = (Network, PyramidNetwork)
 OFFICIAL_CLASSES = 1000
 CLASS_COUNT_SHIM = "classifier replaced by a linear layer of K outputs, start weights shared"
 
 
 def build(
-    arm: str, network: str, num_classes: int = OFFICIAL_CLASSES, *, source: str = "auto"
+    arm: str, network: str, num_classes: int | None = None, *, source: str = "auto"
 ) -> nn.Module:
     """Build one arm, freshly initialized from PyTorch's global generator, on the CPU.
 
     Args:
         arm: ``reference`` or ``reproduction``.
         network: Official name.
-        num_classes: Length of the logits.
+        num_classes: Classes, keypoints or landmarks; the official number unless given.
         source: Which code is the reference, as `reference.build` takes it.
 
     Raises:
         UserError: The arm or the network is unknown.
-        ReferenceUnavailable: The reference is absent or was tampered with.
+        ReferenceUnavailable: The reference is absent, was tampered with, or (detection) has a
+            fixed number of outputs.
     """
     if arm not in ARMS:
         raise UserError(f"arm {arm!r} is unknown; use {' or '.join(ARMS)}")
-    network_config(network)
+    config = network_config(network)
     if arm == "reproduction":
         return build_network(network, num_classes=num_classes)
+    if num_classes in (None, config.outputs):
+        return reference.build(network, source=source)
+    if config.task != "classification":
+        return reference.build(network, source=source, outputs=num_classes)
     model = reference.build(network, source=source)
-    if num_classes != OFFICIAL_CLASSES:
-        last = model.get_submodule("classifier")
-        assert isinstance(last, nn.Linear)
-        model.add_module("classifier", nn.Linear(last.in_features, num_classes))
+    last = model.get_submodule("classifier")
+    assert isinstance(last, nn.Linear) and num_classes is not None
+    model.add_module("classifier", nn.Linear(last.in_features, num_classes))
     return model
 
 
@@ -66,12 +72,12 @@ def build_from_seed(arm: str, network: str, num_classes: int, seed: int) -> nn.M
 def official_state(model: nn.Module) -> OrderedDict[str, torch.Tensor]:
     """Return the state dict of either arm under official names; tensors are not copied."""
     state = model.state_dict()
-    return to_official(state) if isinstance(model, ClassificationNetwork) else OrderedDict(state)
+    return to_official(state) if isinstance(model, OURS) else OrderedDict(state)
 
 
 def load_official_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Copy a state dict under official names into either arm, strictly."""
-    ours = isinstance(model, ClassificationNetwork)
+    ours = isinstance(model, OURS)
     model.load_state_dict(from_official(state) if ours else state, strict=True)
 
 
@@ -82,4 +88,4 @@ def transfer(source: nn.Module, target: nn.Module) -> None:
 
 def name_of(model: nn.Module) -> Callable[[str], str]:
     """Return the function that turns a model's own names into official ones."""
-    return official_name if isinstance(model, ClassificationNetwork) else str
+    return official_name if isinstance(model, OURS) else str

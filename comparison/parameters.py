@@ -11,7 +11,7 @@ from typing import Any
 
 from comparison.mutation.plan import PLANS
 from comparison.study import AGAINST, ARMS, ROOT, WEIGHTS
-from reproduction import NETWORKS, UserError
+from reproduction import CLASSIFICATION, UserError
 from reproduction.device import DEVICES
 from reproduction.tasks.classification.sources import parse_data
 
@@ -37,7 +37,7 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
     "06_trial": {"plan": "quick"},
 }
 CHOICES: dict[str, tuple[str, ...]] = {
-    "network": tuple(NETWORKS),
+    "network": tuple(CLASSIFICATION),
     "device": DEVICES,
     "arm": ARMS,
     "weights": WEIGHTS,

@@ -7,7 +7,7 @@ from comparison import agreement, evidence
 from comparison.evidence import Record
 from comparison.study import Study
 from comparison.tables.table import NOT_RUN, fixed, scientific, short
-from reproduction import NETWORKS
+from reproduction import CLASSIFICATION
 
 # Takes a key, the text, and the record that it comes from.
 Put = Callable[[str, str, str], None]
@@ -40,7 +40,7 @@ def networks(study: Study, records: Sequence[Record], put: Put) -> None:
             put(f"networks.{name}.{quantity}", text, paths([record] if record else [], quantity))
     drawn = evidence.main_network(study)
     put("network.drawn", evidence.short_name(drawn), "reproduction/config.py")
-    small = NETWORKS["cls_hrnet_w18_small_v1"]
+    small = CLASSIFICATION["cls_hrnet_w18_small_v1"]
     put("network.small_v1.width", str(small.width), "reproduction/config.py")
     _parts(study, counted.get(drawn), put)
 

@@ -3,16 +3,24 @@
 Nothing here imports the reference implementation or the comparison.
 """
 
-from reproduction.config import NETWORKS, NetworkConfig, TrainConfig, network_config
+from reproduction.config import CLASSIFICATION, NETWORKS, NetworkConfig, TrainConfig, network_config
 from reproduction.errors import UserError
 from reproduction.hrnet import HRNet
-from reproduction.networks import ClassificationNetwork, build_network
+from reproduction.networks import (
+    ClassificationNetwork,
+    Network,
+    PyramidNetwork,
+    build_network,
+)
 
 __all__ = [
+    "CLASSIFICATION",
     "NETWORKS",
     "ClassificationNetwork",
     "HRNet",
+    "Network",
     "NetworkConfig",
+    "PyramidNetwork",
     "TrainConfig",
     "UserError",
     "build_network",

@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reproduction.config import Upsampling
+
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch normalization (eps 1e-5, momentum 0.1) and, if asked for, a ReLU.
+    """Convolution, batch normalization (eps 1e-5) and, if asked for, a ReLU.
 
     Padding keeps the size at stride 1. A bias before batch normalization has no effect in train
-    mode; the classification head has one all the same, because official checkpoints hold it.
+    mode; some heads have one all the same, because official checkpoints hold it.
     """
 
     def __init__(
@@ -70,3 +72,16 @@ class Bottleneck(nn.Module):
         """Map (B, in_channels, H, W) to (B, 4 * width, H, W)."""
         y = self.unit3(self.unit2(self.unit1(x)))
         return F.relu(y + self.shortcut(x), inplace=True)
+
+
+def upsample(x: torch.Tensor, size: torch.Size, rule: Upsampling) -> torch.Tensor:
+    """Bring (B, C, H, W) to (B, C, *size); a map of that size stays as it is."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode=rule.mode, align_corners=rule.align_corners)
+
+
+def concatenate(streams: list[torch.Tensor], rule: Upsampling) -> torch.Tensor:
+    """Stack all streams at the size of the first: the representation V2 (TPAMI'20 section 3.3)."""
+    size = streams[0].shape[-2:]
+    return torch.cat([upsample(x, size, rule) for x in streams], dim=1)

@@ -28,32 +28,66 @@ def _under(official: str, ours: str, *tables: tuple[tuple[str, str], ...]) -> li
     return [(f"{official}.{a}", f"{ours}.{b}") for table in tables for a, b in table]
 
 
+def _body(official: str, ours: str) -> list[tuple[str, str]]:
+    """Name the layers of a body whose official names and ours start with the given prefixes."""
+    block = "stage{s}.{m}"
+    rows = [
+        *_UNIT_IN_STEM,
+        *_under("layer1.{k}", "stage1.{k}", _UNIT, _SHORTCUT),
+        # Transition {t}: an adapted stream has one nesting level, a new stream two.
+        *_under("transition{t}.{i}", "transition{t}.paths.{i}", _CONV_NORM),
+        *_under("transition{t}.{i}.{u}", "transition{t}.paths.{i}.{u}", _CONV_NORM),
+        *_under(f"{block}.branches.{{r}}.{{k}}", f"{block}.streams.{{r}}.{{k}}", _UNIT),
+        # Exchange path {j} -> {i}: one unit upwards, a chain of units {u} downwards.
+        *_under(f"{block}.fuse_layers.{{i}}.{{j}}", f"{block}.exchange.paths.{{i}}.{{j}}", _PATH),
+    ]
+    return [(official + theirs, ours + name) for theirs, name in rows]
+
+
+_UNIT_IN_STEM = tuple((official, f"stem.{ours}") for official, ours in _UNIT)
+_PATH = (*_CONV_NORM, *((f"{{u}}.{official}", f"{{u}}.{ours}") for official, ours in _CONV_NORM))
+_PIXELS = (("0", "mix.conv"), ("1", "mix.norm"), ("3", "predict"))
+# Units of the class attention, one and two in a row; their norm lies one level deeper.
+_ATTENTION = (("0", "conv"), ("1.0", "norm"))
+_ATTENTION_TWICE = (("0", "0.conv"), ("1.0", "0.norm"), ("2", "1.conv"), ("3.0", "1.norm"))
+_CONTEXT = "ocr_distri_head.object_context_block"
+
 NAMES: tuple[tuple[str, str], ...] = (
-    *[(official, f"backbone.stem.{ours}") for official, ours in _UNIT],
-    *_under("layer1.{k}", "backbone.stage1.{k}", _UNIT, _SHORTCUT),
-    # Transition {t}: an adapted stream has one nesting level, a new stream two.
-    *_under("transition{t}.{i}", "backbone.transition{t}.paths.{i}", _CONV_NORM),
-    *_under("transition{t}.{i}.{u}", "backbone.transition{t}.paths.{i}.{u}", _CONV_NORM),
-    *_under("stage{s}.{m}.branches.{r}.{k}", "backbone.stage{s}.{m}.streams.{r}.{k}", _UNIT),
-    # Exchange path {j} -> {i}: one unit upwards, a chain of units {u} downwards.
-    *_under(
-        "stage{s}.{m}.fuse_layers.{i}.{j}",
-        "backbone.stage{s}.{m}.exchange.paths.{i}.{j}",
-        _CONV_NORM,
-    ),
-    *_under(
-        "stage{s}.{m}.fuse_layers.{i}.{j}.{u}",
-        "backbone.stage{s}.{m}.exchange.paths.{i}.{j}.{u}",
-        _CONV_NORM,
-    ),
+    *_body("", "backbone."),
     *_under("incre_modules.{i}.0", "head.widen.{i}", _UNIT, _SHORTCUT),
     *_under("downsamp_modules.{i}", "head.descend.{i}", _CONV_NORM),
     *_under("final_layer", "head.project", _CONV_NORM),
     ("classifier", "head.classifier"),
+    ("final_layer", "head.heatmaps"),
+    *_under("last_layer", "head.classify", _PIXELS),
+    *_under("head", "head.locate", _PIXELS),
+    *_under("conv3x3_ocr", "head.represent", _CONV_NORM),
+    *_under(f"{_CONTEXT}.f_pixel", "head.attention.query", _ATTENTION_TWICE),
+    *_under(f"{_CONTEXT}.f_object", "head.attention.key", _ATTENTION_TWICE),
+    *_under(f"{_CONTEXT}.f_down", "head.attention.value", _ATTENTION),
+    *_under(f"{_CONTEXT}.f_up", "head.attention.restore", _ATTENTION),
+    *_under("ocr_distri_head.conv_bn_dropout", "head.merge", _ATTENTION),
+    ("cls_head", "head.predict"),
+    *_under("aux_head", "head.auxiliary", _PIXELS),
+    *_body("backbone.", "body."),
+    ("neck.reduction_conv.0", "neck.reduce"),
+    ("neck.fpn_conv.{i}", "neck.levels.{i}"),
 )
 
 # What wraps the network in published files: the official training scripts add these.
 PREFIXES = ("module.", "model.")
+# What else official files hold beside the network: the loss of the segmentation scripts, and the
+# other parts of a detector.
+BESIDE = ("loss.", "rpn_head.", "bbox_head.", "mask_head.", "semantic_head.")
+# The part of a head that no other task has.
+_TASKS = {
+    "head.classifier": "classification",
+    "head.heatmaps": "pose",
+    "head.classify": "segmentation",
+    "head.represent": "ocr",
+    "head.locate": "landmarks",
+    "neck.reduce": "detection",
+}
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _SHOWN = 3
 
@@ -121,8 +155,9 @@ def from_official(state: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.T
 def load_checkpoint(network: nn.Module, path: str | Path) -> None:
     """Load weights strictly, under official names or ours, from safetensors or PyTorch files.
 
-    Wrapper prefixes (``module.``, ``model.``) and an outer ``state_dict`` are taken off. PyTorch
-    files are read with ``weights_only=True``: nothing in them is executed.
+    Wrapper prefixes (``module.``, ``model.``) and an outer ``state_dict`` are taken off; what
+    belongs to a loss or to the rest of a detector is passed over. PyTorch files are read with
+    ``weights_only=True``: nothing in them is executed.
 
     Args:
         network: A network of this package; its state is changed only if everything fits.
@@ -134,24 +169,53 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     found = _without_prefix(_read(path))
-    expected = network.state_dict()
     names = {_our_name_or_same(name): name for name in found}
+    _check_head(network, names, path)
+    expected = network.state_dict()
+    reshaped = {
+        name: (found[name].shape, expected[ours].shape)
+        for ours, name in names.items()
+        if ours in expected and found[name].shape != expected[ours].shape
+    }
     wrong = [
         *(f"missing {official_name(name)}" for name in expected if name not in names),
         *(f"unexpected {name}" for ours, name in names.items() if ours not in expected),
-        *(
-            f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[ours].shape)}"
-            for ours, name in names.items()
-            if ours in expected and found[name].shape != expected[ours].shape
-        ),
+        *(f"{name} is {tuple(is_)}, expected {tuple(e)}" for name, (is_, e) in reshaped.items()),
     ]
+    if wrong and all(line.endswith(".num_batches_tracked") for line in wrong):
+        raise UserError(
+            f"{path.name} has no counts of batches, as files of PyTorch 0.4 have none: their "
+            "normalization scales by |weight| + eps, so that they give other numbers here; give a "
+            "file of a later PyTorch"
+        )
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(
             f"{path.name} does not fit this network ({'; '.join(wrong[:_SHOWN])}{more}): "
-            "check the network's name and the class count it was trained with"
+            + _advice(list(reshaped.values()) if len(reshaped) == len(wrong) else [])
         )
     network.load_state_dict({ours: found[name] for ours, name in names.items()}, strict=True)
+
+
+def _check_head(network: nn.Module, names: Mapping[str, str], path: Path) -> None:
+    """Raise if a file has the head of another task than the network."""
+    task = getattr(getattr(network, "config", None), "task", None)
+    heads = {".".join(name.split(".")[:2]) for name in names}
+    there = [of for head, of in _TASKS.items() if head in heads or head in names]
+    if task and there and task not in there:
+        raise UserError(
+            f"{path.name} holds weights of a network for {there[0]}, expected one for {task}: "
+            "give a file of this task, or build the network that the file was made for"
+        )
+
+
+def _advice(reshaped: list[tuple[torch.Size, torch.Size]]) -> str:
+    """Say what to do; if only first dimensions differ, all in the same way, it is the count."""
+    counts = {(found[:1], expected[:1]) for found, expected in reshaped}
+    if len(counts) == 1 and all(found[1:] == expected[1:] for found, expected in reshaped):
+        ((found, _),) = counts
+        return f"it was trained with {found[0]} outputs, so build it with num_classes={found[0]}"
+    return "check the network's name and the class count it was trained with"
 
 
 def save_checkpoint(network: nn.Module, path: str | Path, naming: str = "official") -> None:
@@ -205,6 +269,7 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
 
 
 def _without_prefix(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    state = {name: state[name] for name in state if not name.startswith(BESIDE)}
     for prefix in PREFIXES:
         if state and all(name.startswith(prefix) for name in state):
             return _without_prefix({name[len(prefix) :]: state[name] for name in state})

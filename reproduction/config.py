@@ -2,14 +2,31 @@
 
 Variation between networks is data here, never a branch in the model. Every recipe value carries
 what the paper says, what the official code does and where that is written; the report's
-hyper-parameter table is made from these citations. Pose, segmentation, detection and landmark
-networks are not described yet.
+hyper-parameter table is made from these citations.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from reproduction.errors import UserError
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """How a lower stream is brought to a higher resolution (D1).
+
+    Attributes:
+        mode: ``nearest`` or ``bilinear``.
+        align_corners: Whether the centers of the corner pixels stay in place; bilinear only.
+    """
+
+    mode: str
+    align_corners: bool | None = None
+
+
+NEAREST = Upsampling("nearest")
+BILINEAR = Upsampling("bilinear", align_corners=False)
+ALIGNED = Upsampling("bilinear", align_corners=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,56 +35,154 @@ class NetworkConfig:
 
     Attributes:
         name: Official name, e.g. ``cls_hrnet_w18``.
+        task: Decides the head: a key of `reproduction.networks.HEADS`, or ``detection``.
         width: Channels C of the highest-resolution stream; stream ``r`` has ``C * 2**r``.
         stage1_blocks: Bottleneck blocks in stage 1.
         stage1_width: Inner width of those blocks; their output has four times as many channels.
         exchange_blocks: Exchange blocks in stages 2, 3 and 4.
         residual_units: Basic blocks a stream in each exchange block.
+        outputs: Classes, keypoints or landmarks; for detection, channels of every level.
+        image_size: Height and width of the images that the official configuration evaluates.
+        upsampling: In exchange units, and where the head puts streams together.
+        final_streams: Streams that the last exchange unit puts out; a pose head reads only one.
+        norm_momentum: Of all batch normalization.
     """
 
     name: str
+    task: str = "classification"
     width: int
     stage1_blocks: int = 4
     stage1_width: int = 64
     exchange_blocks: tuple[int, int, int] = (1, 4, 3)
     residual_units: int = 4
+    outputs: int = 1000
+    image_size: tuple[int, int] = (224, 224)
+    upsampling: Upsampling = NEAREST
+    final_streams: int = 4
+    norm_momentum: float = 0.1
 
     def stream_widths(self, streams: int) -> tuple[int, ...]:
         """Return the channels of the first ``streams`` streams, highest resolution first."""
         return tuple(self.width * 2**r for r in range(streams))
 
 
-def _small_v1() -> NetworkConfig:
-    # The "W18" of its name notwithstanding, the official file sets width 16 (D7).
-    return NetworkConfig(
-        name="cls_hrnet_w18_small_v1",
-        width=16,
-        stage1_blocks=1,
-        stage1_width=32,
-        exchange_blocks=(1, 1, 1),
-        residual_units=2,
-    )
-
-
-def _small_v2() -> NetworkConfig:
-    return NetworkConfig(
-        name="cls_hrnet_w18_small_v2",
-        width=18,
-        stage1_blocks=2,
-        exchange_blocks=(1, 3, 2),
-        residual_units=2,
-    )
-
-
-def _standard(width: int) -> NetworkConfig:
-    return NetworkConfig(name=f"cls_hrnet_w{width}", width=width)
-
-
 STANDARD_WIDTHS = (18, 30, 32, 40, 44, 48, 64)
 
-NETWORKS: dict[str, NetworkConfig] = {
-    config.name: config
-    for config in (_small_v1(), _small_v2(), *(_standard(width) for width in STANDARD_WIDTHS))
+_SMALL_V1 = NetworkConfig(
+    name="cls_hrnet_w18_small_v1",
+    # The "W18" of its name notwithstanding, the official file sets width 16 (D7).
+    width=16,
+    stage1_blocks=1,
+    stage1_width=32,
+    exchange_blocks=(1, 1, 1),
+    residual_units=2,
+)
+_SMALL_V2 = NetworkConfig(
+    name="cls_hrnet_w18_small_v2",
+    width=18,
+    stage1_blocks=2,
+    exchange_blocks=(1, 3, 2),
+    residual_units=2,
+)
+
+
+def _pose(name: str, width: int, image_size: tuple[int, int], keypoints: int) -> NetworkConfig:
+    return NetworkConfig(
+        name=f"pose_hrnet_{name}",
+        task="pose",
+        width=width,
+        outputs=keypoints,
+        image_size=image_size,
+        final_streams=1,
+    )
+
+
+def _segmentation(
+    data: str,
+    classes: int,
+    image_size: tuple[int, int],
+    upsampling: Upsampling,
+    task: str = "segmentation",
+) -> NetworkConfig:
+    body = "seg_hrnet_ocr_w48" if task == "ocr" else "seg_hrnet_w48"
+    return NetworkConfig(
+        name=f"{body}_{data}",
+        task=task,
+        width=48,
+        outputs=classes,
+        image_size=image_size,
+        upsampling=upsampling,
+    )
+
+
+def _earlier(config: NetworkConfig, name: str) -> NetworkConfig:
+    """Return a network of the earlier segmentation code: smaller momentum, corners not aligned."""
+    return replace(config, name=name, task="segmentation", upsampling=BILINEAR, norm_momentum=0.01)
+
+
+def _landmarks(data: str, landmarks: int) -> NetworkConfig:
+    return NetworkConfig(
+        name=f"face_hrnet_w18_{data}",
+        task="landmarks",
+        width=18,
+        outputs=landmarks,
+        image_size=(256, 256),
+        upsampling=BILINEAR,
+        norm_momentum=0.01,
+    )
+
+
+def _detection(width: int) -> NetworkConfig:
+    return NetworkConfig(
+        name=f"det_hrnetv2p_w{width}",
+        task="detection",
+        width=width,
+        outputs=256,
+        image_size=(800, 1344),
+    )
+
+
+_STREET, _SCENE = (1024, 2048), (520, 520)  # Cityscapes; PASCAL-Context, COCO-Stuff, ADE20K
+
+_ALL = (
+    _SMALL_V1,
+    _SMALL_V2,
+    *(NetworkConfig(name=f"cls_hrnet_w{width}", width=width) for width in STANDARD_WIDTHS),
+    *(
+        _pose(f"w{width}{suffix}", width, image_size, keypoints)
+        for suffix, image_size, keypoints in (
+            ("", (256, 192), 17),  # COCO
+            ("_384x288", (384, 288), 17),
+            ("_mpii", (256, 256), 16),
+        )
+        for width in (32, 48)
+    ),
+    _segmentation("cityscapes", 19, _STREET, BILINEAR),
+    _segmentation("lip", 20, (473, 473), BILINEAR),
+    _segmentation("pascal_ctx", 59, _SCENE, BILINEAR),
+    _earlier(_segmentation("", 60, (480, 480), BILINEAR), "seg_hrnet_w48_pascal_ctx60"),
+    _segmentation("cocostuff", 171, _SCENE, ALIGNED),
+    _segmentation("ade20k", 150, _SCENE, ALIGNED),
+    *(
+        _earlier(replace(small, outputs=19, image_size=_STREET), f"seg_hrnet_{size}_cityscapes")
+        for small, size in ((_SMALL_V1, "w18_small_v1"), (_SMALL_V2, "w18_small_v2"))
+    ),
+    _segmentation("cityscapes", 19, _STREET, ALIGNED, "ocr"),
+    _segmentation("lip", 20, (473, 473), ALIGNED, "ocr"),
+    _segmentation("pascal_ctx", 59, _SCENE, ALIGNED, "ocr"),
+    _segmentation("pascal_ctx60", 60, _SCENE, ALIGNED, "ocr"),
+    _segmentation("cocostuff", 171, _SCENE, ALIGNED, "ocr"),
+    _segmentation("ade20k", 150, _SCENE, ALIGNED, "ocr"),
+    *(
+        _landmarks(data, landmarks)
+        for data, landmarks in (("wflw", 98), ("300w", 68), ("cofw", 29), ("aflw", 19))
+    ),
+    *(_detection(width) for width in (18, 32, 40, 48)),
+)
+
+NETWORKS: dict[str, NetworkConfig] = {config.name: config for config in _ALL}
+CLASSIFICATION: dict[str, NetworkConfig] = {
+    config.name: config for config in _ALL if config.task == "classification"
 }
 
 
@@ -75,10 +190,15 @@ def network_config(name: str) -> NetworkConfig:
     """Look a network up by its official name.
 
     Raises:
-        UserError: No network has that name; the message lists those that exist.
+        UserError: No network has that name; the message lists those that exist, by task.
     """
     if name not in NETWORKS:
-        raise UserError(f"network {name!r} is unknown; use one of {', '.join(NETWORKS)}")
+        tasks = dict.fromkeys(config.task for config in _ALL)
+        known = "; ".join(
+            f"{task}: {', '.join(config.name for config in _ALL if config.task == task)}"
+            for task in tasks
+        )
+        raise UserError(f"network {name!r} is unknown; use one of {known}")
     return NETWORKS[name]
 
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reproduction.blocks import BasicBlock, Bottleneck, ConvNorm
-from reproduction.config import NetworkConfig
+from reproduction.blocks import BasicBlock, Bottleneck, ConvNorm, upsample
+from reproduction.config import NEAREST, NetworkConfig, Upsampling
 from reproduction.errors import UserError
 
 STEM_WIDTH = 64
@@ -72,13 +72,16 @@ class Fusion(nn.ModuleList):
     output_i = ReLU( sum_j path_{j -> i}(input_j) ), the sum taken from j = 0 upwards.
 
     A path is the identity on the stream itself, strided 3x3 convolutions downwards, and a 1x1
-    convolution followed by nearest-neighbor upsampling to the size of the target upwards
-    (D1, D2: the paper writes bilinear upsampling, then the convolution; D3: any image size).
+    convolution followed by upsampling to the size of the target upwards (D1, D2: the paper
+    upsamples bilinearly, then convolves; D3: any image size).
     """
 
-    def __init__(self, widths: tuple[int, ...], target: int) -> None:
+    def __init__(
+        self, widths: tuple[int, ...], target: int, upsampling: Upsampling = NEAREST
+    ) -> None:
         super().__init__(self._path(widths, source, target) for source in range(len(widths)))
         self.target = target
+        self.upsampling = upsampling
 
     @staticmethod
     def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
@@ -95,50 +98,74 @@ class Fusion(nn.ModuleList):
         resampled = (self._at(size, path(x)) for path, x in zip(self, streams, strict=True))
         return F.relu(reduce(torch.add, resampled), inplace=True)
 
-    @staticmethod
-    def _at(size: torch.Size, x: torch.Tensor) -> torch.Tensor:
-        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="nearest")
+    def _at(self, size: torch.Size, x: torch.Tensor) -> torch.Tensor:
+        return upsample(x, size, self.upsampling)
 
 
 class ExchangeUnit(nn.Module):
-    """Every stream receives the fusion of all streams ("multi-resolution fusion", §3.2)."""
+    """Every stream receives the fusion of all streams ("multi-resolution fusion", §3.2).
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    Where a head reads only the first `targets` streams, the last unit makes no others.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        upsampling: Upsampling = NEAREST,
+        targets: int | None = None,
+    ) -> None:
         super().__init__()
-        self.paths = nn.ModuleList(Fusion(widths, target) for target in range(len(widths)))
+        made = len(widths) if targets is None else targets
+        self.paths = nn.ModuleList(Fusion(widths, target, upsampling) for target in range(made))
 
     def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Map n streams to n streams of the same shapes."""
+        """Map n streams to the first `targets` of them, shapes unchanged."""
         return [fuse(streams) for fuse in self.paths]
 
 
 class ExchangeBlock(nn.Module):
     """Parallel residual units on every stream, then one exchange unit (§3.1, §3.2)."""
 
-    def __init__(self, widths: tuple[int, ...], residual_units: int) -> None:
+    def __init__(
+        self, widths: tuple[int, ...], residual_units: int, upsampling: Upsampling, targets: int
+    ) -> None:
         super().__init__()
         self.streams = nn.ModuleList(
             nn.Sequential(*(BasicBlock(width) for _ in range(residual_units))) for width in widths
         )
-        self.exchange = ExchangeUnit(widths)
+        self.exchange = ExchangeUnit(widths, upsampling, targets)
 
     def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Map n streams to n streams of the same shapes."""
+        """Map n streams to the first `targets` of them, shapes unchanged."""
         return self.exchange([unit(x) for unit, x in zip(self.streams, streams, strict=True)])
 
 
 class Stage(nn.Sequential):
-    """A sequence of exchange blocks at a fixed number of streams (§3.1)."""
+    """A sequence of exchange blocks at a fixed number of streams (§3.1).
 
-    def __init__(self, widths: tuple[int, ...], blocks: int, residual_units: int) -> None:
-        super().__init__(*(ExchangeBlock(widths, residual_units) for _ in range(blocks)))
+    Args:
+        config: Depths and widths.
+        streams: How many streams the stage has: its number, as the papers count.
+        targets: How many of them the last exchange block puts out.
+    """
+
+    def __init__(self, config: NetworkConfig, streams: int, targets: int) -> None:
+        blocks = config.exchange_blocks[streams - 2]
+        super().__init__(
+            *(
+                ExchangeBlock(
+                    config.stream_widths(streams), config.residual_units, config.upsampling, made
+                )
+                for made in (*[streams] * (blocks - 1), targets)
+            )
+        )
 
 
 class HRNet(nn.Module):
-    """The body of every network of the paper: image in, four streams out (§3, figure 2).
+    """The body of every network of the paper: image in, streams out (§3, figure 2).
 
     Args:
-        config: Widths and depths.
+        config: Widths, depths and how streams are exchanged.
         in_channels: Channels of the image.
     """
 
@@ -146,7 +173,6 @@ class HRNet(nn.Module):
         super().__init__()
         stage1_out = config.stage1_width * Bottleneck.expansion
         two, three, four = (config.stream_widths(n) for n in (2, 3, 4))
-        blocks2, blocks3, blocks4 = config.exchange_blocks
 
         self.in_channels = in_channels
         self.stem = Stem(in_channels)
@@ -155,20 +181,21 @@ class HRNet(nn.Module):
             *(Bottleneck(stage1_out, config.stage1_width) for _ in range(config.stage1_blocks - 1)),
         )
         self.transition1 = Transition((stage1_out,), two)
-        self.stage2 = Stage(two, blocks2, config.residual_units)
+        self.stage2 = Stage(config, 2, targets=2)
         self.transition2 = Transition(two, three)
-        self.stage3 = Stage(three, blocks3, config.residual_units)
+        self.stage3 = Stage(config, 3, targets=3)
         self.transition3 = Transition(three, four)
-        self.stage4 = Stage(four, blocks4, config.residual_units)
+        self.stage4 = Stage(config, STREAMS, targets=config.final_streams)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Compute the four streams.
+        """Compute the streams.
 
         Args:
             images: (B, in_channels, H, W), normalized, any H and W.
 
         Returns:
-            Four tensors (B, C * 2**r, H / (4 * 2**r), W / (4 * 2**r)), every halving rounded up.
+            `final_streams` tensors (B, C * 2**r, H / (4 * 2**r), W / (4 * 2**r)), highest
+            resolution first, every halving rounded up.
 
         Raises:
             UserError: The shape is not that of a batch of images, or batch normalization would

@@ -14,7 +14,7 @@ from comparison.tables.table import (
     make_table,
     short,
 )
-from reproduction import NETWORKS
+from reproduction import CLASSIFICATION
 
 SHAPE_COLUMNS = ("width", "stage1", "exchange_blocks", "residual_units")
 COST_DIGITS = {"top1_error": 1, "top5_error": 1}
@@ -34,7 +34,7 @@ def networks(study: Study, records: Sequence[Record]) -> Table:
 
 
 def _network(name: str, record: Record | None) -> dict[str, str]:
-    config = NETWORKS[name]
+    config = CLASSIFICATION[name]
     shape = {
         "network": name,
         "width": str(config.width),
@@ -61,7 +61,7 @@ def _contract(row: dict[str, Any]) -> dict[str, str]:
 
 def cost(study: Study, records: Sequence[Record]) -> Table:
     """List every counted quantity beside what the official README prints."""
-    order = list(NETWORKS)
+    order = list(CLASSIFICATION)
     counted = evidence.of_case(records, "networks")
     counted.sort(key=lambda record: order.index(record["subject"]["network"]))
     columns = ("network", "quantity", "unit", *CONTRACT, "source")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reproduction.blocks import Bottleneck, ConvNorm
+from reproduction.config import NetworkConfig
 
 HEAD_WIDTHS = (32, 64, 128, 256)
 FEATURES = 2048
@@ -20,16 +21,18 @@ class ClassificationHead(nn.Module):
     """Four streams in, one vector of logits out.
 
     Args:
-        stream_widths: Channels of the four streams.
+        config: The network: widths of the four streams.
         num_classes: Length of the logits.
     """
 
-    def __init__(self, stream_widths: tuple[int, ...], num_classes: int) -> None:
+    def __init__(self, config: NetworkConfig, num_classes: int) -> None:
         super().__init__()
         widths = [width * Bottleneck.expansion for width in HEAD_WIDTHS]
         self.widen = nn.ModuleList(
             Bottleneck(stream, width)
-            for stream, width in zip(stream_widths, HEAD_WIDTHS, strict=True)
+            for stream, width in zip(
+                config.stream_widths(len(HEAD_WIDTHS)), HEAD_WIDTHS, strict=True
+            )
         )
         self.descend = nn.ModuleList(
             ConvNorm(high, low, 3, stride=2, relu=True, bias=True) for high, low in pairwise(widths)

@@ -9,6 +9,7 @@ from comparison.exchange import exchange
 from comparison.parameters import check
 from comparison.record import read_record, write_record
 from comparison.study import ARMS
+from reference.errors import ReferenceAbsent
 from reproduction import UserError
 from reproduction.device import resolve_device
 from reproduction.tasks.classification.data import ArraySplit, Dataset
@@ -34,6 +35,19 @@ def test_both_arms_start_equal_from_a_seed_with_any_class_count() -> None:
     with torch.no_grad():
         assert torch.equal(reference.eval()(images), reproduction.eval()(images))
     assert reference(images).shape == (2, 5)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("network", ["seg_hrnet_w18_small_v1_cityscapes", "face_hrnet_w18_aflw"])
+def test_dense_arms_start_equal_with_any_class_count(network: str) -> None:
+    try:
+        reference, reproduction = (arms.build_from_seed(arm, network, 5, 3) for arm in ARMS)
+    except ReferenceAbsent as absent:
+        pytest.skip(str(absent))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(reference.eval()(images), reproduction.eval()(images))
+    assert reference(images).shape == (2, 5, 8, 8)
 
 
 def test_another_seed_gives_other_weights() -> None:

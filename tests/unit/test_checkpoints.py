@@ -1,6 +1,7 @@
 """Official names, and files that do or do not fit."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from reproduction.checkpoints import (
     save_checkpoint,
     to_official,
 )
+from reproduction.networks import CLASSES
 
 NAME = "cls_hrnet_w18_small_v1"
 
@@ -34,8 +36,9 @@ def random_state(network: ClassificationNetwork) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_name_table_is_a_bijection(name: str) -> None:
+    config = NETWORKS[name]
     with torch.device("meta"):
-        ours = list(build_network(name).state_dict())
+        ours = list(CLASSES[config.task](config, config.outputs).state_dict())
     official = [official_name(key) for key in ours]
     assert len(set(official)) == len(ours)
     assert [our_name(key) for key in official] == ours
@@ -89,6 +92,72 @@ def test_misfits_are_named_and_nothing_is_loaded(
         with pytest.raises(UserError, match=said):
             load_checkpoint(network, tmp_path / "w.pth")
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def saved(name: str, folder: Path, wrap: Callable[[str], str], **beside: torch.Tensor) -> Path:
+    """Save a network under official names as an official script would, and more beside it."""
+    state = random_state(build_network(name))
+    torch.save({**{wrap(key): value for key, value in state.items()}, **beside}, folder / "w.pth")
+    return folder / "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "beside"),
+    [
+        ("seg_hrnet_w18_small_v1_cityscapes", "model.", "loss.criterion.weight"),
+        ("seg_hrnet_w18_small_v1_cityscapes", "module.model.", "module.loss.criterion.weight"),
+        ("det_hrnetv2p_w18", "", "rpn_head.rpn_conv.weight"),
+        ("face_hrnet_w18_cofw", "module.", None),
+    ],
+)
+def test_files_of_every_repository_load_strictly(
+    name: str, prefix: str, beside: str | None, tmp_path: Path
+) -> None:
+    more = {beside: torch.ones(3)} if beside else {}
+    path = saved(name, tmp_path, lambda key: prefix + key, **more)
+    network = build_network(name)
+    load_checkpoint(network, path)
+    content = torch.load(path)
+    for key, value in to_official(network.state_dict()).items():
+        assert torch.equal(value, content[prefix + key])
+
+    del content[next(iter(content))]
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"missing (backbone\.)?conv1.weight"):
+        load_checkpoint(network, path)
+
+
+def test_a_file_of_the_oldest_pytorch_is_refused(tmp_path: Path) -> None:
+    name = "seg_hrnet_w18_small_v1_cityscapes"
+    state = random_state(build_network(name))
+    old = {key: value for key, value in state.items() if not key.endswith("batches_tracked")}
+    torch.save(old, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"PyTorch 0\.4 .* scales by \|weight\| \+ eps"):
+        load_checkpoint(build_network(name), tmp_path / "w.pth")
+
+
+def test_another_class_count_is_named(tmp_path: Path) -> None:
+    name = "seg_hrnet_w18_small_v1_cityscapes"
+    path = saved(name, tmp_path, str)
+    with pytest.raises(UserError, match="trained with 19 outputs, so build it with num_classes=19"):
+        load_checkpoint(build_network(name, num_classes=60), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "said"),
+    [
+        ("seg_hrnet_w18_small_v1_cityscapes", NAME, "for segmentation, expected .* classification"),
+        ("face_hrnet_w18_wflw", "seg_hrnet_w48_lip", "for landmarks, expected .* segmentation"),
+        ("det_hrnetv2p_w18", "face_hrnet_w18_wflw", "for detection, expected .* landmarks"),
+        (NAME, "pose_hrnet_w32", "for classification, expected .* pose"),
+    ],
+)
+def test_another_head_is_named(name: str, other: str, said: str, tmp_path: Path) -> None:
+    path = saved(name, tmp_path, str)
+    with torch.device("meta"):
+        network = build_network(other)
+    with pytest.raises(UserError, match=said):
+        load_checkpoint(network, path)
 
 
 class Harmful:

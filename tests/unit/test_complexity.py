@@ -10,7 +10,7 @@ from comparison import arms, complexity, published
 from comparison.counting import PARTS, Cost, count_parameters
 from comparison.parameters import check
 from comparison.published import Figure
-from reproduction import NETWORKS, build_network
+from reproduction import CLASSIFICATION, build_network
 
 SMALL = "cls_hrnet_w18_small_v1"
 PRINTED = Figure(source="s", title="t", quantity="q", printed="1.5")
@@ -32,7 +32,7 @@ def record() -> dict[str, Any]:
     return complexity.run(check("01_networks", {"network": SMALL}))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", CLASSIFICATION)
 def test_parameters_meet_every_printed_digit(network: str) -> None:
     with torch.device("meta"):
         model = build_network(network)
@@ -76,7 +76,7 @@ def test_the_record_holds_the_counts_of_both_arms(record: dict[str, Any]) -> Non
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", CLASSIFICATION)
 def test_every_published_row_is_reproduced(network: str) -> None:
     record = complexity.run(check("01_networks", {"network": network}))
     rows = [*record["tables"]["cost"], *record["tables"]["elsewhere"]]

@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 from comparison import figures, products
 from comparison.build import draw
 from comparison.study import Study
-from reproduction import NETWORKS
+from reproduction import CLASSIFICATION
 from tests import synthetic
 
 COLUMN_IN, PAGE_IN = 3.33, 6.94
@@ -190,9 +190,9 @@ def test_speed_shows_a_row_a_task_with_or_without_an_interval(rounds: int) -> No
     assert labels == ["latency", "throughput", "training step"]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CLASSIFICATION)
 def test_the_diagram_has_a_slab_for_every_unit(name: str) -> None:
-    config = NETWORKS[name]
+    config = CLASSIFICATION[name]
     figure = figures.network_diagram(config)
     axes = figure.axes[0]
     rectangles = [p for p in axes.patches if type(p).__name__ == "Rectangle"]

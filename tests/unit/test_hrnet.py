@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reproduction import NETWORKS, HRNet, UserError
+from reproduction import CLASSIFICATION, HRNet, UserError
 from reproduction.blocks import BasicBlock, Bottleneck
 from reproduction.hrnet import ExchangeUnit, Fusion, Transition
 
@@ -15,7 +15,7 @@ from reproduction.hrnet import ExchangeUnit, Fusion, Transition
 def small_body() -> HRNet:
     """Build the smallest official body, in eval mode, in float64."""
     torch.manual_seed(0)
-    return HRNet(NETWORKS["cls_hrnet_w18_small_v1"]).eval().double()
+    return HRNet(CLASSIFICATION["cls_hrnet_w18_small_v1"]).eval().double()
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (33, 33), (1, 1), (40, 200)])

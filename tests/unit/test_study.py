@@ -6,7 +6,7 @@ import pytest
 
 from comparison import products
 from comparison.study import ROOT, StudyError, known_studies, load_study, study_of
-from reproduction import NETWORKS
+from reproduction import CLASSIFICATION
 
 GOOD = """
 description: a study
@@ -34,7 +34,7 @@ def test_committed_studies_are_valid_and_name_known_networks(name: str) -> None:
     for plan in (study.equivalence, study.training, study.speed):
         if plan is not None:
             named |= set(getattr(plan, "networks", ()) or (plan.network,))  # type: ignore[union-attr]
-    assert named <= set(NETWORKS)
+    assert named <= set(CLASSIFICATION)
     assert study.results_dir == f"results/{name}"
 
 
@@ -44,8 +44,8 @@ def test_the_four_studies_exist() -> None:
 
 def test_standard_is_what_was_agreed_before_the_first_run() -> None:
     study = load_study("standard")
-    assert study.networks == tuple(NETWORKS)
-    assert study.equivalence is not None and study.equivalence.networks == tuple(NETWORKS)
+    assert study.networks == tuple(CLASSIFICATION)
+    assert study.equivalence is not None and study.equivalence.networks == tuple(CLASSIFICATION)
     plan = study.training
     assert plan is not None
     assert (plan.data, plan.network) == ("fashion_mnist", "cls_hrnet_w18_small_v1")
@@ -123,4 +123,4 @@ def test_products_follow_the_plan(tmp_path: Path) -> None:
     assert "training_curves.svg" in products.figure_files(study)
     assert not any(name.startswith("layers_") for name in products.table_files(study))
     standard = products.table_files(load_study("standard"))
-    assert {f"layers_{name}.csv" for name in NETWORKS} <= set(standard)
+    assert {f"layers_{name}.csv" for name in CLASSIFICATION} <= set(standard)
