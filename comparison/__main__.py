@@ -117,6 +117,18 @@ def run_audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_costs(arguments: argparse.Namespace) -> int:
+    """Count what networks for dense tasks have and cost, beside every published figure."""
+    from comparison import dense_cost
+
+    for row in dense_cost.table():
+        print(
+            "{network:<36}{quantity:<13}{image_size:<12}published {published:<7}"
+            "counted {value:<10.4f}{manner:<15} {convention}; {by}".format(**row)
+        )
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Describe the subcommands."""
     parser = argparse.ArgumentParser(prog="python -m comparison", description=__doc__)
@@ -146,6 +158,8 @@ def make_parser() -> argparse.ArgumentParser:
     trial.add_argument("--plan", default="quick", help=f"{', '.join(PLANS)}; how much is tried")
     trial.add_argument("--seed", type=int, default=0, help="decides weights, faults and sites")
     trial.set_defaults(run=run_trial)
+    costs = commands.add_parser("costs", help=run_costs.__doc__)
+    costs.set_defaults(run=run_costs)
     audit = commands.add_parser("audit", help=run_audit.__doc__)
     audit.add_argument("--results-dir", default="results/by_hand", help="where to record it")
     audit.set_defaults(run=run_audit)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PUBLISHED = Path(__file__).with_name("published.toml")
 
@@ -38,8 +39,20 @@ class Figure:
         return abs(Decimal(str(value)) - Decimal(self.printed)) <= self.half_unit
 
 
+@dataclass(frozen=True, kw_only=True)
+class DenseFigure:
+    """One printed number about a network for a dense task, and the convention that it follows."""
+
+    network: str
+    quantity: str
+    printed: str
+    image_size: tuple[int, int]
+    convention: str
+    by: str
+
+
 @cache
-def _sources() -> dict[str, dict]:
+def _sources() -> dict[str, Any]:
     return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
 
 
@@ -55,3 +68,11 @@ def figures(network: str, source: str) -> dict[str, Figure]:
 def networks(source: str) -> list[str]:
     """List the networks about which a source prints anything."""
     return list(_sources()[source]["rows"])
+
+
+def dense_figures() -> list[DenseFigure]:
+    """Return all that is printed about networks for dense tasks."""
+    return [
+        DenseFigure(**{**entry, "image_size": tuple(entry["image_size"])})
+        for entry in _sources()["dense"]
+    ]

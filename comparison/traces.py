@@ -1,11 +1,13 @@
 """The reproduction against what the official code once computed, without needing that code.
 
-Recorded traces hold one row for every layer, gradient, buffer and updated parameter of four
-networks; anchors hold a few numbers of the output of all nine, under another rule of filling.
+Recorded traces hold one row for every layer, gradient, buffer and updated parameter of some
+networks; anchors hold a few numbers of the outputs of more, under another rule of filling.
 """
 
 import copy
 import math
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,24 @@ import torch
 from torch import nn
 
 from reference import anchors
-from reference.record import NameOf, one_thread, trace
+from reference.record import NameOf, as_tuple, one_thread, trace
 from reference.recorded import BOUNDS, compare, load_trace, recorded_networks, summarize
 from reproduction.checkpoints import official_name
 
 ANCHOR_BOUND = BOUNDS["output"]
+# What anchors call a network of which more than its prefix differs from the official name.
+ANCHORS = {
+    "cls_hrnet_w18": ("cls_w18", "cls_w18_224"),
+    "pose_hrnet_w32": ("pose_coco_w32_256x192",),
+    "pose_hrnet_w48": ("pose_coco_w48_256x192",),
+    "pose_hrnet_w32_mpii": ("pose_mpii_w32_256x256",),
+    "seg_hrnet_w48_cityscapes": ("seg_w48_alignFalse_64x96", "seg_w48_alignFalse_65x97"),
+    "seg_hrnet_w18_small_v1_cityscapes": ("seg_w18_small_v1_alignFalse",),
+    "seg_hrnet_w18_small_v2_cityscapes": ("seg_w18_small_v2_alignFalse",),
+    "seg_hrnet_ocr_w48_cityscapes": ("ocr_w48_alignTrue_64x96",),
+    "det_hrnetv2p_w18": ("det_w18_backbone+hrfpn",),
+    "det_hrnetv2p_w32": ("det_w32_backbone+hrfpn",),
+}
 Row = dict[str, Any]
 
 
@@ -26,7 +41,7 @@ def replay(network: str, model: nn.Module, name_of: NameOf = official_name) -> l
 
     Args:
         network: Official name.
-        model: The network to test, of 1000 classes; it is copied, and its weights do not matter.
+        model: The network to test; it is copied, and its weights do not matter.
         name_of: Translates its module paths and state-dict keys into official names.
 
     Returns:
@@ -43,15 +58,26 @@ def replay(network: str, model: nn.Module, name_of: NameOf = official_name) -> l
 
 def replay_anchors(network: str, model: nn.Module, name_of: NameOf = official_name) -> list[Row]:
     """Compare eval-mode outputs in float64 with the recorded anchors of a network."""
-    name = network.replace("hrnet_", "")
-    recorded = anchors.load_anchors()
-    chosen = [key for key in (name, f"{name}_224") if key in recorded]
-    if not chosen:
+    return replay_named(anchors_of(network), model, name_of)
+
+
+def anchors_of(network: str) -> list[str]:
+    """Name the anchors of a network, by its official name."""
+    names = ANCHORS.get(network, (network.replace("hrnet_", ""),))
+    return [name for name in names if name in anchors.load_anchors()]
+
+
+def replay_named(
+    names: Sequence[str], model: nn.Module, name_of: NameOf = official_name
+) -> list[Row]:
+    """Compare eval-mode outputs in float64 with anchors, by the anchors' own names."""
+    if not names:
         return []
+    recorded = anchors.load_anchors()
     tested = copy.deepcopy(model).cpu()
     anchors.fill(tested, name_of=name_of)
     tested = tested.double().eval()
-    return [_anchor_row(key, recorded[key], tested) for key in chosen]
+    return [_anchor_row(name, recorded[name], tested) for name in names]
 
 
 def passes(rows: list[Row]) -> bool:
@@ -61,11 +87,13 @@ def passes(rows: list[Row]) -> bool:
 
 def _anchor_row(name: str, anchor: dict[str, Any], model: nn.Module) -> Row:
     with torch.no_grad(), one_thread():
-        output = model(anchors.image(anchor["input"]).double())
-    expected = anchor["outputs_float64"][0]
-    size = max(abs(expected["min"]), abs(expected["max"]))
-    measured = _summary(output)
-    errors = {key: _error(measured[key], expected[key], size) for key in measured}
+        outputs = as_tuple(model(anchors.image(anchor["input"]).double()))
+    expected = anchor["outputs_float64"]
+    errors = {
+        f"{key} of output {i}" if len(expected) > 1 else key: error
+        for i, (ours, theirs) in enumerate(zip_longest(outputs, expected))
+        for key, error in _errors(ours, theirs).items()
+    }
     worst = max(errors, key=lambda key: errors[key])
     return {
         "phase": f"anchor {name}",
@@ -75,6 +103,15 @@ def _anchor_row(name: str, anchor: dict[str, Any], model: nn.Module) -> Row:
         "worst_key": worst,
         "bound": ANCHOR_BOUND,
     }
+
+
+def _errors(output: torch.Tensor | None, expected: dict[str, Any] | None) -> dict[str, float]:
+    """Return the error of every number of one output; one that a side lacks is infinitely off."""
+    if output is None or expected is None:
+        return {"shape": math.inf}
+    size = max(abs(expected["min"]), abs(expected["max"]))
+    measured = _summary(output)
+    return {key: _error(measured[key], expected[key], size) for key in measured}
 
 
 def _summary(output: torch.Tensor) -> dict[str, Any]:

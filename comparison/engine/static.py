@@ -168,6 +168,8 @@ def _arguments(node: Node) -> dict[str, Any]:
         value = values.get(name, values.get(str(position), default))
         if name in _PAIRS and isinstance(value, int):
             value = (value, value)
+        if name == "align_corners":
+            value = bool(value)  # unset means False
         if name not in _IGNORED and name not in ("input", "weight", "bias"):
             arguments[name] = value
     return arguments

@@ -23,7 +23,7 @@ from comparison.engine.verdict import (
 from comparison.equivalence import compare_pair
 from comparison.pairing import Pair, pair_of, random_pair
 from reference.record import one_thread
-from reproduction import NETWORKS, build_network
+from reproduction import CLASSIFICATION, build_network
 from reproduction.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.reference
@@ -125,7 +125,7 @@ def test_trained_weights_of_another_class_count_are_compared_on_their_data(tmp_p
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("network", [name for name in NETWORKS if name != SMALLEST])
+@pytest.mark.parametrize("network", [name for name in CLASSIFICATION if name != SMALLEST])
 def test_every_other_network_agrees_in_every_mode(network: str) -> None:
     report = compared(random_pair(network, steps=1, seed=2), settings(network=network, steps=1))
 

@@ -13,7 +13,7 @@ from comparison import build, complexity, parameters, record, report, statistics
 from comparison.engine.modes.accuracy import compare_accuracy
 from comparison.published import figures
 from comparison.study import ROOT, Study
-from reproduction import NETWORKS, UserError
+from reproduction import CLASSIFICATION, UserError
 from tests import synthetic
 
 MARGIN, SPREAD, RUNS, DRAWS = 1.0, 0.4, 4, 1000  # planned for a power of 80 %
@@ -140,7 +140,7 @@ SMALLEST = "cls_hrnet_w18_small_v1"
 
 @pytest.mark.parametrize(
     "network",
-    [n if n == SMALLEST else pytest.param(n, marks=pytest.mark.full) for n in NETWORKS],
+    [n if n == SMALLEST else pytest.param(n, marks=pytest.mark.full) for n in CLASSIFICATION],
 )
 def test_e21_every_published_row_is_met_to_the_printed_digit(network: str) -> None:
     made = complexity.run(parameters.check("01_networks", {"network": network}))

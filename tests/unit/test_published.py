@@ -4,7 +4,7 @@ import pytest
 
 from comparison import published
 from comparison.published import Figure
-from reproduction import NETWORKS
+from reproduction import CLASSIFICATION
 
 
 def printed(digits: str) -> Figure:
@@ -33,8 +33,8 @@ def test_a_value_meets_the_digits_it_rounds_to(digits: str, value: float, met: b
 
 
 def test_the_readme_prints_all_nine_networks() -> None:
-    assert published.networks("readme") == list(NETWORKS)
-    for name in NETWORKS:
+    assert published.networks("readme") == list(CLASSIFICATION)
+    for name in CLASSIFICATION:
         assert set(published.figures(name, "readme")) == {
             "parameters_m",
             "gflops",
@@ -45,7 +45,7 @@ def test_the_readme_prints_all_nine_networks() -> None:
 
 @pytest.mark.parametrize("source", ["readme", "paper", "timm", "mmpretrain"])
 def test_every_row_belongs_to_a_network_and_has_a_named_source(source: str) -> None:
-    assert set(published.networks(source)) <= set(NETWORKS)
+    assert set(published.networks(source)) <= set(CLASSIFICATION)
     for name in published.networks(source):
         for figure in published.figures(name, source).values():
             assert figure.title and float(figure.printed) > 0 and figure.half_unit > 0
