@@ -98,9 +98,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("a repository")
     shutil.copytree(ROOT / "workflow", tree / "workflow")
     write(tree / "workflow" / "studies" / "small.yaml", STUDY)
-    for name in ("study", "products"):
-        (tree / "comparison").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "comparison" / f"{name}.py", tree / "comparison")
+    (tree / "comparison" / "mutation").mkdir(parents=True)
+    for name in ("study.py", "products.py", "mutation/__init__.py", "mutation/plan.py"):
+        shutil.copy(ROOT / "comparison" / name, tree / "comparison" / name)
     write(tree / "comparison" / "__main__.py", MAKER)
     for name in ("__init__", "measuring", "build", "report"):
         write(tree / "comparison" / f"{name}.py", "value = 1\n")

@@ -1,8 +1,9 @@
 """Measures one run in a process of its own: python -m tests.equivalence.engine_cost WHAT NETWORK.
 
-``plain`` runs both networks forward and backward without the engine, ``checked`` under it; each
-prints the process's peak memory in MiB. ``lockstep`` prints CPU seconds of two plain forward
-passes and of one in lock-step, interleaved, a line a round.
+``plain`` runs both networks forward and backward without the engine, ``checked`` under it;
+``plain-forward`` and ``checked-forward`` only forward, in eval mode. Each prints the process's
+peak memory in MiB. ``lockstep`` prints by what factor a forward pass in lock-step takes more CPU
+time than the two plain ones, interleaved: median, least and largest of the rounds.
 """
 
 import resource
@@ -22,6 +23,7 @@ from comparison.engine.sides import Batch, Side
 from comparison.engine.states import load_state, random_state, share_parameters
 
 SIZE_PX = 224
+STREET_PX = (512, 1024)
 ROUNDS = 7
 
 
@@ -38,11 +40,10 @@ def networks(name: str) -> tuple[nn.Module, nn.Module, dict[str, str]]:
     return reference, ours, names
 
 
-def batch_of(count: int) -> Batch:
-    """Return images of `SIZE_PX` and labels."""
+def batch_of(count: int, size: tuple[int, int] = (SIZE_PX, SIZE_PX)) -> Batch:
+    """Return images and labels."""
     generator = torch.Generator().manual_seed(0)
-    shape = (count, 3, SIZE_PX, SIZE_PX)
-    images = torch.randn(shape, generator=generator, dtype=torch.float64)
+    images = torch.randn((count, 3, *size), generator=generator, dtype=torch.float64)
     return Batch(images, torch.arange(count))
 
 
@@ -71,6 +72,24 @@ def checked(name: str) -> None:
     assert report.exit_code == 0, str(report)
 
 
+def plain_forward(name: str) -> None:
+    """Run both networks, one after the other, on one image of a street."""
+    reference, ours, _ = networks(name)
+    for model in (reference, ours):
+        with torch.no_grad():
+            model.eval()(batch_of(1, STREET_PX).inputs)
+
+
+def checked_forward(name: str) -> None:
+    """Compare both networks on one image of a street, in lock-step."""
+    reference, ours, names = networks(name)
+    leader = Leader(Side(model=reference), [batch_of(1, STREET_PX)])
+    found = match(leader, Side(model=ours), names).run_beside(train=False)
+    assert leader.in_lockstep
+    assert len(found.rows) == len(found.shapes)
+    assert all(row.bit_equal for row in found.rows.values())
+
+
 def lockstep(name: str) -> None:
     """Time lock-step against the two plain forward passes."""
     reference, ours, names = networks(name)
@@ -94,7 +113,13 @@ def main() -> None:
     """Measure what the command line names."""
     torch.set_num_threads(1)
     what, name = sys.argv[1:]
-    {"plain": plain, "checked": checked, "lockstep": lockstep}[what](name)
+    {
+        "plain": plain,
+        "checked": checked,
+        "plain-forward": plain_forward,
+        "checked-forward": checked_forward,
+        "lockstep": lockstep,
+    }[what](name)
     if what != "lockstep":
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from comparison.engine.examine import match
 from comparison.engine.leader import BUDGET_MIB, Leader
 from comparison.engine.sides import Batch, Side
+from reference import store
+from reference.pins import load_pins
 from reproduction import UserError
 from tests.equivalence.streams import against, failed, inputs, pair, run
 
@@ -40,6 +42,14 @@ def test_e15_a_small_budget_gives_the_same_verdict_and_rows(budget_mib: float) -
 def test_e15_a_tensor_larger_than_the_budget_gets_a_sentence() -> None:
     with pytest.raises(UserError, match="raise budget_mib"):
         run(budget_mib=0.001)
+
+
+def needs_official(network: str) -> None:
+    """Skip, with a sentence, where the network's official code has not been fetched."""
+    pins = load_pins()
+    key = pins.network(network).repository
+    if store.presence(pins.repository(key), store.OFFICIAL).state != "verified":
+        pytest.skip(f"{key} is not there: python -m reference fetch --from PATH")
 
 
 def leader_of(budget_mib: float) -> Leader:
@@ -84,6 +94,15 @@ class Noisy(torch.nn.Module):
 @pytest.mark.parametrize("network", ["cls_hrnet_w48"])
 def test_e15_w48_at_224_pixels_forward_and_backward_stays_within_the_budget(network: str) -> None:
     (plain,), (checked,) = measured("plain", network), measured("checked", network)
+    print(f"{network}: plain {plain:.0f} MiB, checked {checked:.0f} MiB")
+    assert checked - plain <= BUDGET_MIB
+
+
+@pytest.mark.full
+def test_e15_ocr_on_half_a_street_forward_stays_within_the_budget() -> None:
+    network = "seg_hrnet_ocr_w48_cityscapes"
+    needs_official(network)
+    (plain,), (checked,) = measured("plain-forward", network), measured("checked-forward", network)
     print(f"{network}: plain {plain:.0f} MiB, checked {checked:.0f} MiB")
     assert checked - plain <= BUDGET_MIB
 
