@@ -252,12 +252,16 @@ def provenance(wall_s: float, command: str = "") -> dict[str, Any]:
     }
 
 
-@cache
 def source_state() -> dict[str, Any]:
     """Return commit, whether source differs from it, and digests of source and lock."""
-    commit = _git("rev-parse", "HEAD") or "unknown"
-    changed = _git("status", "--porcelain", "--", *SOURCES)
-    lock = ROOT / "requirements.lock"
+    return _state_of(ROOT)
+
+
+@cache
+def _state_of(root: Path) -> dict[str, Any]:
+    commit = _git(root, "rev-parse", "HEAD") or "unknown"
+    changed = _git(root, "status", "--porcelain", "--", *SOURCES)
+    lock = root / "requirements.lock"
     return {
         "commit": commit,
         "dirty": changed is None or bool(changed),
@@ -265,9 +269,9 @@ def source_state() -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
     try:
-        command = ["git", "-C", str(ROOT), *arguments]
+        command = ["git", "-C", str(root), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
