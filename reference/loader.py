@@ -8,6 +8,7 @@ module global belongs to one network alone. What is needed around a file is in i
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -188,7 +189,9 @@ def _build_official(pin: NetworkPin, repository: RepositoryPin, config: Path | N
 
 def _build_standin(pin: NetworkPin, pins: Pins) -> nn.Module:
     store.standin_file(pins.standin)
-    import timm  # takes seconds to import, and only the stand-in needs it
+    with warnings.catch_warnings():  # that a progress bar of no use here lacks ipywidgets
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import timm  # takes seconds to import, and only the stand-in needs it
 
     return timm.create_model(pin.standin, pretrained=False)
 

@@ -3,11 +3,13 @@
 import builtins
 import sys
 import warnings
+from pathlib import Path
 
 import numpy
 import pytest
 
-from reference import shims
+from reference import loader, shims
+from reference.pins import load_pins
 
 
 def run(program: str, *names: str) -> dict[str, object]:
@@ -74,3 +76,20 @@ def test_settings_are_items_and_attributes() -> None:
     assert settings.MODEL.OCR.KEY_CHANNELS == 256 and settings.MODEL.EXTRA == [1]
     with pytest.raises(AttributeError, match="ALIGN_CORNERS"):
         _ = settings.MODEL.ALIGN_CORNERS
+
+
+@pytest.mark.parametrize(("said", "shown"), [("IProgress not found.", 0), ("a real one", 1)])
+def test_a_missing_progress_bar_is_not_worth_a_warning(
+    said: str, shown: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"import warnings\nwarnings.warn({said!r})\ndef create_model(*_, **__): return 7\n"
+    (tmp_path / "timm.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.setattr(loader.store, "standin_file", lambda _pin: None)
+    pins = load_pins()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert loader._build_standin(pins.network("cls_hrnet_w18"), pins) == 7
+    assert len(caught) == shown
+    monkeypatch.delitem(sys.modules, "timm")
