@@ -83,9 +83,16 @@ def _with_infinity(row: Row) -> Row:
 
 
 def traces(records: Iterable[Record]) -> list[Row]:
-    """Return the replayed traces, a row a network and phase."""
-    rows = evidence.rows_of(evidence.of_case(records, "equivalence"), "traces")
-    return [_with_infinity(row) for row in rows]
+    """Return the replayed traces, a row a network and phase: of several replays the worst."""
+    worst: dict[tuple[str, str], Row] = {}
+    for row in evidence.rows_of(evidence.of_case(records, "equivalence"), "traces"):
+        row, key = _with_infinity(row), (row["network"], row["phase"])
+        worst[key] = max(worst.get(key, row), row, key=_badness)
+    return list(worst.values())
+
+
+def _badness(row: Row) -> tuple[int, float]:
+    return row["failures"], row["worst_relative_error"]
 
 
 def trajectories(records: Iterable[Record], precision: str) -> list[list[Row]]:

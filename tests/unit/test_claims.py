@@ -140,6 +140,13 @@ def test_a_deviation_from_the_traces_is_not_reproduced(study: Study) -> None:
     assert found.reason.startswith("2 of 90 rows")
 
 
+def test_a_trace_that_two_runs_replay_counts_once_and_the_worse_one_counts(study: Study) -> None:
+    wrong = synthetic.equivalence(steps=200)
+    wrong["tables"]["traces"][0]["failures"] = 2
+    for records in ((wrong, synthetic.equivalence()), (synthetic.equivalence(), wrong)):
+        assert verdict(study, "C4", *records).reason.startswith("2 of 90 rows")
+
+
 def test_without_a_trace_the_recorded_numbers_are_not_run(study: Study) -> None:
     untraced = synthetic.equivalence()
     untraced["tables"]["traces"] = []
