@@ -49,6 +49,7 @@ MODE_LOOKS: dict[str, dict[str, Any]] = {
     "backward": {"label": "rounding, gradients", "color": "#8a4f9e", "linestyle": "-."},
     "teacher-forced trajectory": {"label": "rounding, steps", "color": "#2e7d5b", "linestyle": ":"},
 }
+THRESHOLDS = ("threshold_forward", "threshold_gradient")
 
 
 def error_by_layer(record: Record) -> Figure:
@@ -62,7 +63,7 @@ def error_by_layer(record: Record) -> Figure:
     for name, (label, look, lane) in LAYER_LOOKS.items():
         errors = [_drawable(row[name], lane) for row in rows]
         axes.plot(depth, errors, label=label, **look, **THIN, markevery=max(1, len(rows) // 25))
-    bounds = [row["threshold_forward"] for row in rows if row["threshold_forward"]]
+    bounds = [row[name] for row in rows for name in THRESHOLDS if row[name]]
     place = (depth[0], max(bounds, default=1e-12))
     axes.annotate("thresholds", place, xytext=(0, 3), textcoords="offset points", fontsize=7)
     _error_axis(axes, (1e-15, 1e-12, 1e-9, 1e-6, 1e-3), 10)
