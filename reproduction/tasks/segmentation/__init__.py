@@ -1,0 +1,1 @@
+"""Semantic segmentation (TPAMI'20 section 5)."""
