@@ -99,15 +99,25 @@ def _enlarge(images: np.ndarray, size: int) -> np.ndarray:
     return resized.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
+def held_out_digits(labels: np.ndarray) -> np.ndarray:
+    """Say which of the digits (N,) are for testing: every fifth of each class, hence balanced.
+
+    >>> held_out_digits(np.array([3, 3, 3, 8, 3, 3, 3])).tolist()
+    [True, False, False, True, False, False, True]
+    """
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in range(10):
+        is_test[np.flatnonzero(labels == label)[::TEST_SHARE_OF_DIGITS]] = True
+    return is_test
+
+
 def _digits(image_size: int) -> Dataset:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = _enlarge(bunch.images * (255 / 16), image_size)
     labels = bunch.target.astype(np.int64)
-    is_test = np.zeros(len(labels), dtype=bool)
-    for label in range(10):  # every fifth image of each class, so that the split is balanced
-        is_test[np.flatnonzero(labels == label)[::TEST_SHARE_OF_DIGITS]] = True
+    is_test = held_out_digits(labels)
     content = bunch.images.astype(np.uint8).tobytes() + labels.tobytes()
     return Dataset(
         name="digits",

@@ -1,0 +1,1 @@
+"""Scenes of real digits with exact labels for dense tasks: data that every machine has."""
