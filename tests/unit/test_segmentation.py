@@ -1,7 +1,7 @@
 """Losses, scores and multi-scale evaluation of segmentation, by hand and by other libraries."""
 
 import doctest
-import itertools
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -261,19 +261,33 @@ def test_overlapping_windows_have_equal_shares() -> None:
         calls.append(len(calls))
         return torch.full_like(window, float(np.log(1 + len(calls))))
 
-    rule = Evaluation(base_size=1, crop_hw=(4, 4), stride_hw=(4, 4), flip=False)
-    found = windowed_scores(network, picture(4, 6), rule)
-    # Windows at 0 and, shifted to fit, at 2; they score 2 and 3.
-    torch.testing.assert_close(
-        found[0, 0, 0], torch.tensor([2, 2, 2.5, 2.5, 3, 3], dtype=torch.float64)
-    )
+    rule = Evaluation(base_size=1, crop_hw=(4, 4), stride_hw=(3, 3), flip=False)
+    shifted = Evaluation(**{**vars(rule), "shift_last": True})
+    # Windows at 0 and 3, or shifted at 2; they score 2 and 3.
+    for settings, expected in ((rule, [2, 2, 2, 2.5, 3, 3]), (shifted, [2, 2, 2.5, 2.5, 3, 3])):
+        calls.clear()
+        found = windowed_scores(network, picture(4, 6), settings)
+        torch.testing.assert_close(found[0, 0, 0], torch.tensor(expected, dtype=torch.float64))
 
 
+def test_a_window_beyond_the_image_sees_black_there() -> None:
+    seen: list[torch.Tensor] = []
+
+    def network(window: torch.Tensor) -> torch.Tensor:
+        seen.append(window)
+        return window
+
+    rule = Evaluation(base_size=1, crop_hw=(4, 4), stride_hw=(3, 3), flip=False)
+    windowed_scores(network, picture(4, 6), rule)
+    assert torch.equal(seen[1], pad_black(picture(4, 6)[..., 3:], (4, 4)))
+
+
+@pytest.mark.parametrize("shift_last", [False, True])
 @pytest.mark.parametrize("length", range(4, 40))
-def test_windows_end_with_the_image(length: int) -> None:
-    starts = window_starts(length, 4, 3)
-    assert starts[0] == 0 and starts[-1] == length - 4
-    assert all(0 < after - before <= 3 for before, after in itertools.pairwise(starts))
+def test_windows_cover_the_image(length: int, shift_last: bool) -> None:
+    starts = window_starts(length, 4, 3, shift_last)
+    assert starts[0] == 0 and all(0 < after - before <= 3 for before, after in pairwise(starts))
+    assert length <= starts[-1] + 4 <= length + (0 if shift_last else 2)
 
 
 def test_padding_is_black_before_normalization() -> None:

@@ -62,14 +62,13 @@ def encode_heatmaps(
         if is_beyond or x + reach + 1 < 0 or y + reach + 1 < 0:
             weights[keypoint] = 0
             continue
-        along_y = _gaussian(np.arange(height) - y, sigma_px, reach)
-        maps[keypoint] = np.outer(along_y, _gaussian(np.arange(width) - x, sigma_px, reach))
+        maps[keypoint] = _gaussian(np.arange(width) - x, np.arange(height) - y, sigma_px)
     return maps, weights
 
 
-def _gaussian(distances: np.ndarray, sigma: float, reach: float) -> np.ndarray:
-    values = np.exp(-(distances**2) / (2 * sigma**2))
-    return np.where(np.abs(distances) <= reach, values, 0)
+def _gaussian(dx: np.ndarray, dy: np.ndarray, sigma: float) -> np.ndarray:
+    values = np.exp(-(dx**2 + dy[:, None] ** 2) / (2 * sigma**2))
+    return np.where((np.abs(dx) <= 3 * sigma) & (np.abs(dy[:, None]) <= 3 * sigma), values, 0)
 
 
 def _check_targets(

@@ -59,19 +59,21 @@ def encode_landmarks(
     maps = np.zeros((len(is_drawn), height, width), dtype=np.float32)
     for landmark in np.flatnonzero(is_drawn):
         x, y = np.trunc(landmarks_xy_heatmap[landmark])
-        maps[landmark] = np.outer(_profile(y, height, sigma_px), _profile(x, width, sigma_px))
+        dx, in_columns = _offsets(x, width, sigma_px)
+        dy, in_rows = _offsets(y, height, sigma_px)
+        values = np.exp(-(dx**2 + dy[:, None] ** 2) / (2 * sigma_px**2))
+        maps[landmark] = np.where(in_columns & in_rows[:, None], values, 0)
     return maps
 
 
-def _profile(center: float, size: int, sigma: float) -> np.ndarray:
-    """Sample the Gaussian's patch along one axis of `size` pixels."""
+def _offsets(center: float, size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return each pixel's distance from the Gaussian's peak, and whether its patch is there."""
     first = int(np.trunc(center - 3 * sigma))
     end = int(np.trunc(center + 3 * sigma + 1))
     side = int(6 * sigma + 1)
     in_patch = np.arange(size) - first
-    values = np.exp(-((in_patch - side // 2) ** 2) / (2 * sigma**2))
     is_inside = (in_patch >= 0) & (in_patch < side) & (np.arange(size) < end)
-    return np.where(is_inside, values, 0)
+    return in_patch - side // 2, is_inside
 
 
 def landmark_mse(heatmaps: torch.Tensor, target_heatmaps: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,8 @@ class Evaluation:
         base_size: The longer side at scale 1, in pixels.
         crop_hw: Height and width of a window, that of training or testing.
         stride_hw: From one window to the next.
+        shift_last: Whether the last window is shifted to end with the image; else it reaches
+            beyond, and sees black there.
         whole_up_to: Scales up to this see the whole image at once.
         flip: Whether to average with the mirror image.
         flip_pairs: Classes that trade places in it.
@@ -39,6 +41,7 @@ class Evaluation:
     base_size: int
     crop_hw: tuple[int, int]
     stride_hw: tuple[int, int]
+    shift_last: bool = False
     whole_up_to: float = 0.0
     flip: bool = True
     flip_pairs: tuple[tuple[int, int], ...] = ()
@@ -46,7 +49,11 @@ class Evaluation:
 
 
 CITYSCAPES = Evaluation(
-    base_size=2048, crop_hw=(1024, 2048), stride_hw=(1024, 2048), whole_up_to=1.0
+    base_size=2048,
+    crop_hw=(1024, 2048),
+    stride_hw=(1024, 2048),
+    shift_last=True,
+    whole_up_to=1.0,
 )
 
 
@@ -84,20 +91,23 @@ def class_scores(network: Network, images: torch.Tensor, rule: Evaluation) -> to
     return logits.exp()
 
 
-def window_starts(length: int, crop: int, stride: int) -> list[int]:
-    """List where windows start along one side; the last one is shifted to end with the image.
+def window_starts(length: int, crop: int, stride: int, shift_last: bool) -> list[int]:
+    """List where windows start along one side until they cover it.
 
-    >>> window_starts(1200, 480, 320)
+    >>> window_starts(1200, 480, 320, shift_last=False)
+    [0, 320, 640, 960]
+    >>> window_starts(1200, 480, 320, shift_last=True)
     [0, 320, 640, 720]
-    >>> window_starts(480, 480, 320)
+    >>> window_starts(300, 480, 320, shift_last=True)
     [0]
     """
-    count = -(-(length - crop) // stride) + 1
-    return [min(index * stride, length - crop) for index in range(count)]
+    beyond = max(0, length - crop)
+    starts = [index * stride for index in range(-(-beyond // stride) + 1)]
+    return [min(start, beyond) for start in starts] if shift_last else starts
 
 
 def windowed_scores(network: Network, images: torch.Tensor, rule: Evaluation) -> torch.Tensor:
-    """Average `class_scores` over overlapping windows; images smaller than one are padded black.
+    """Average `class_scores` over overlapping windows; what reaches beyond the image is black.
 
     Args:
         network: As in `class_scores`.
@@ -109,11 +119,14 @@ def windowed_scores(network: Network, images: torch.Tensor, rule: Evaluation) ->
     """
     height, width = images.shape[-2:]
     crop_h, crop_w = rule.crop_hw
-    padded = pad_black(images, (max(height, crop_h), max(width, crop_w)))
+    tops = window_starts(height, crop_h, rule.stride_hw[0], rule.shift_last)
+    lefts = window_starts(width, crop_w, rule.stride_hw[1], rule.shift_last)
+    size = (max(height, tops[-1] + crop_h), max(width, lefts[-1] + crop_w))
+    padded = pad_black(images, size)
     total: torch.Tensor | None = None
     count = images.new_zeros(padded.shape[-2:])
-    for top in window_starts(padded.shape[2], crop_h, rule.stride_hw[0]):
-        for left in window_starts(padded.shape[3], crop_w, rule.stride_hw[1]):
+    for top in tops:
+        for left in lefts:
             place = (..., slice(top, top + crop_h), slice(left, left + crop_w))
             scores = class_scores(network, padded[place], rule)
             if total is None:
