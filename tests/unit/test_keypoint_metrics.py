@@ -223,6 +223,8 @@ def test_landmarks_are_cut_to_whole_pixels() -> None:
     # (21.25, 11) from 1, half a pixel on: (21.75, 11.5); (20.75, 10.5) from 0; one px a pixel.
     box = CropBox((32.0, 32.0), (64 / 200, 64 / 200))
     assert decode_landmarks(maps, [box]).tolist() == [[[21, 11]]]
+    # Without a value above 0: (0, 0) from 1, half a pixel on, is -0.5 from 0, cut to 0.
+    assert decode_landmarks(maps - 2, [box]).tolist() == [[[1, 1]]]
     with pytest.raises(UserError, match="1 heatmaps and 2 boxes"):
         decode_landmarks(maps, [box, box])
 

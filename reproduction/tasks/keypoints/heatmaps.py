@@ -62,7 +62,8 @@ def encode_heatmaps(
         if is_beyond or x + reach + 1 < 0 or y + reach + 1 < 0:
             weights[keypoint] = 0
             continue
-        maps[keypoint] = _gaussian(np.arange(width) - x, np.arange(height) - y, sigma_px)
+        columns, rows = (np.arange(side, dtype=np.float32) for side in (width, height))
+        maps[keypoint] = _gaussian(columns - np.float32(x), rows - np.float32(y), sigma_px)
     return maps, weights
 
 

@@ -73,7 +73,7 @@ def _offsets(center: float, size: int, sigma: float) -> tuple[np.ndarray, np.nda
     side = int(6 * sigma + 1)
     in_patch = np.arange(size) - first
     is_inside = (in_patch >= 0) & (in_patch < side) & (np.arange(size) < end)
-    return in_patch - side // 2, is_inside
+    return (in_patch - side // 2).astype(np.float32), is_inside
 
 
 def landmark_mse(heatmaps: torch.Tensor, target_heatmaps: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ def decode_landmarks(heatmaps: torch.Tensor, boxes: list[CropBox]) -> np.ndarray
 
     Peaks count from 1. Those with ``1 < p < size`` on both axes move a quarter of a pixel towards
     the higher neighbor, all by half a pixel. Points go to the image counted from 0, are cut to
-    whole pixels, and count from 1 again.
+    whole pixels, and count from 1 again. A map without a value above 0 has its peak at (0, 0).
 
     Args:
         heatmaps: (B, L, H, W).
@@ -118,8 +118,8 @@ def decode_landmarks(heatmaps: torch.Tensor, boxes: list[CropBox]) -> np.ndarray
     if len(boxes) != len(heatmaps):
         raise UserError(f"there are {len(heatmaps)} heatmaps and {len(boxes)} boxes; give one each")
     height, width = heatmaps.shape[-2:]
-    peaks, _ = refined_peaks(heatmaps, first=1)
-    counted_from_1 = peaks.double().numpy() + 1 + 0.5
+    peaks, scores = refined_peaks(heatmaps, first=1)
+    counted_from_1 = ((peaks.double() + 1) * (scores > 0)[..., None]).numpy() + 0.5
     found = []
     for points, box in zip(counted_from_1 - 1, boxes, strict=True):
         to_image = inverse_matrix(crop_matrix(box, (width, height)))
