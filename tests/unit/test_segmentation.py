@@ -182,6 +182,7 @@ def test_a_class_that_never_appears_counts_as_zero_and_is_named() -> None:
 def test_a_class_that_is_only_predicted_is_not_absent() -> None:
     scores = segmentation_scores(confusion_matrix(np.array([0, 1]), np.array([0, 0]), 2))
     assert scores.absent_classes == () and scores.ious.tolist() == [0.5, 0]
+    assert scores.mean_iou == scores.mean_iou_of_present == 0.25
 
 
 def test_matrices_of_images_add_up() -> None:
@@ -316,10 +317,11 @@ def test_cityscapes_sees_whole_images_up_to_scale_one_and_windows_above() -> Non
         return images[:, :, ::4, ::4]
 
     rule = Evaluation(
-        **{**vars(CITYSCAPES), "base_size": 64, "crop_hw": (32, 64), "stride_hw": (32, 64)}
+        **{**vars(CITYSCAPES), "base_size": 128, "crop_hw": (32, 64), "stride_hw": (32, 64)}
     )
     multi_scale_scores(network, picture(32, 64), rule, [0.5, 1.0, 1.5])
-    assert seen == [(16, 32)] * 2 + [(32, 64)] * 2 + [(32, 64)] * 2 * 4
+    # Each twice, for the flip: 32 x 64, 64 x 128, and nine windows of 96 x 192.
+    assert seen == [(32, 64)] * 2 + [(64, 128)] * 2 + [(32, 64)] * 2 * 9
     assert windowed(520, (520, 520)).stride_hw == (346, 346)
 
 
