@@ -144,7 +144,17 @@ class _Pairing:
         a, b = self.theirs[theirs], self.ours[ours]
         if a.reads and b.reads:
             return True
-        return a.place.op != b.place.op and bool(a.reads or b.reads)
+        if a.place.op == b.place.op:
+            return False
+        return bool(a.reads or b.reads) or self._returned_by_another(theirs, ours)
+
+    def _returned_by_another(self, theirs: int, ours: int) -> bool:
+        """Tell whether a free operation of the candidate, but not this one, returned the values."""
+        a = self.theirs[theirs]
+        if a.resembles(self.ours[ours]):
+            return False
+        free = (node for b, node in enumerate(self.ours) if b not in self.pairs)
+        return any(a.resembles(node) for node in free if not node.derived)
 
     def _forward(self) -> bool:
         """Pair operations of one kind that read paired tensors."""

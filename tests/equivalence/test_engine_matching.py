@@ -106,3 +106,28 @@ def test_a_map_that_leaves_tensors_out_is_told() -> None:
     report = compare(reference, candidate, IMAGES, weights="given", name_map=some)
     assert "right.bias: has no counterpart in the candidate" in report.mode("static").reason
     assert report.exit_code == 1
+
+
+class Summed(nn.Module):
+    """A sum of two convolutions and a ReLU; written in another way, it begins from zero."""
+
+    def __init__(self, written_otherwise: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.left, self.right = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.head = nn.Conv2d(4, 2, 3)
+        self.otherwise = written_otherwise
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.otherwise:
+            y = 0 + self.left(x)
+            return self.head(F.relu(F.relu(y + self.right(x))))
+        y = self.left(x)
+        y = y + self.right(x)
+        return self.head(F.relu(y))
+
+
+def test_what_returns_other_values_is_no_partner_while_another_operation_returns_them() -> None:
+    report = compare(Summed(), Summed(written_otherwise=True), IMAGES)
+    assert report.exit_code == 0, str(report)
+
