@@ -22,13 +22,14 @@ from comparison.engine.sides import Batch, Side
 from comparison.engine.steps import Lead, Stepper, lead, step_noise
 from comparison.engine.storage import BUDGET_MIB, MIB, Store, give_back_memory
 from comparison.engine.trace import Node, trace
-from comparison.engine.verdict import BACKWARD, STATE
+from comparison.engine.verdict import BACKWARD, EVAL, STATE
 from reproduction.errors import UserError
 
 # Beside the recorded tensors stand the one that is read back and what the allocator keeps.
 RECORDED_SHARE = 0.25
 COUNTING = 6  # rewrites that must change a bit in a mode before its noise floor counts
 REORDERED = 1e-6  # relative change beyond which a tensor's first axis is not that of the batch
+OUTPUTS = 100  # most tensors that a network is expected to return
 VALUES = 8  # least number of values per channel that batch statistics are taken from
 
 Hand = Callable[[Sink], Sink]
@@ -224,6 +225,7 @@ class Leader:
             rows[key] = measure(key, theirs, ours.detach(), self.noise.get(key, 0.0))
 
         expected = expected_keys(self.nodes[False], (), train=False)
+        expected += [Key(EVAL, "network", f"output {index}") for index in range(1, OUTPUTS)]
         run_lockstep(lead_on, follow, expected, compare, self._store)
         give_back_memory()
         return Compared(rows, shapes)

@@ -82,6 +82,23 @@ def test_a_network_that_draws_random_numbers_is_not_run_in_lock_step() -> None:
     assert not leader.in_lockstep
 
 
+def test_every_output_is_compared_in_lock_step() -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = pair()[0].double()
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.net(x)
+            return y, y.softmax(1)
+
+    leader = Leader(Side(model=Two()), [Batch(inputs().double())], budget_mib=0.05)
+    found = match(leader, Side(model=Two())).run_beside(train=False)
+    assert leader.in_lockstep
+    assert found.rows.keys() == found.shapes.keys()
+    assert "output 1" in {key.part for key in found.rows}
+
+
 class Noisy(torch.nn.Module):
     """Adds noise, in eval mode too."""
 
