@@ -50,6 +50,6 @@ PLANS = {
             Setting(network=_V2, image_size=96, batch_size=2, seed=4, faults=16, changes=12),
         )
     ),
-    "quick": Plan(settings=(Setting(network=_V1, faults=8, changes=4),), checkers=2),
+    "quick": Plan(settings=(Setting(network=_V1, faults=6, changes=2),), checkers=2),
     "smoke": Plan(settings=(Setting(network=_V1, faults=2, changes=2),), checkers=1),
 }

@@ -130,4 +130,3 @@ class Summed(nn.Module):
 def test_what_returns_other_values_is_no_partner_while_another_operation_returns_them() -> None:
     report = compare(Summed(), Summed(written_otherwise=True), IMAGES)
     assert report.exit_code == 0, str(report)
-

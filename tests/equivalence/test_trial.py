@@ -27,9 +27,12 @@ def sum_fault(bench: Bench, call: int):
     )
 
 
-def test_the_checker_as_it_is_passes_the_fixed_set(benches: tuple[Bench, Bench]) -> None:
+@pytest.mark.parametrize("count", [1, pytest.param(None, marks=pytest.mark.full)])
+def test_the_checker_as_it_is_passes_the_fixed_set(
+    benches: tuple[Bench, Bench], count: int | None
+) -> None:
     own, _ = benches
-    row = checkers.try_mutant(own, checkers.REAL, checkers.fixed_faults(own))
+    row = checkers.try_mutant(own, checkers.REAL, checkers.fixed_faults(own)[:count])
     assert not row["noticed"], row
 
 
@@ -42,7 +45,13 @@ def test_kept_gradients_are_told_by_their_cause(benches: tuple[Bench, Bench]) ->
     assert row["phase_correct"] and row["exact"]
 
 
-@pytest.mark.parametrize("name", ("backward phase", "threshold", "captured by reference"))
+@pytest.mark.parametrize(
+    "name",
+    (
+        *("backward phase", "threshold"),
+        pytest.param("captured by reference", marks=pytest.mark.full),
+    ),
+)
 def test_a_spoiled_checker_is_noticed(benches: tuple[Bench, Bench], name: str) -> None:
     own, _ = benches
     (mutant,) = [one for one in checkers.MUTANTS if one.name.startswith(name)]
