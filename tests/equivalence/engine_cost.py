@@ -86,8 +86,8 @@ def checked_forward(name: str) -> None:
     leader = Leader(Side(model=reference), [batch_of(1, STREET_PX)])
     found = match(leader, Side(model=ours), names).run_beside(train=False)
     assert leader.in_lockstep
-    unpaired = found.shapes.keys() - found.rows.keys()
-    assert len(unpaired) < len(found.shapes) / 20, unpaired
+    unpaired = {key.name for key in found.shapes.keys() - found.rows.keys()}
+    assert unpaired <= {"ocr_gather_head (mul)"}, unpaired  # a scale of one, left out by ours
     assert all(row.bit_equal for row in found.rows.values())
 
 
