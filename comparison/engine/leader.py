@@ -1,8 +1,9 @@
 """The reference's run, measured once: what it does, how much noise it has, for any candidate.
 
 What the reference computes is recorded, in memory up to a budget and beyond it in a temporary
-file. A forward pass in eval mode that is larger than the budget is not recorded at all: the two
-sides run in lock-step and every tensor is compared while both hold it.
+file. A forward pass in eval mode that is larger than the budget is not recorded at all if the
+activations of two sides fit into it: they run in lock-step and every tensor is compared while both
+hold it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,9 +80,7 @@ class Leader:
         self._rewrites = rewrites
         memory = _memory(self.nodes[False], budget_mib)
         self._store = Store(memory)
-        self.in_lockstep = sum(sizes(self.nodes[False])) > memory and not any(
-            node.draws for node in self.nodes[False]
-        )
+        self.in_lockstep = _runs_in_lockstep(self.nodes[False], memory, budget_mib)
         self._recorded: dict[bool, Recording] = {}
         self._calibrated: set[bool] = set()
         self._single: dict[bool, Recording] = {}
@@ -282,6 +281,17 @@ def _memory(nodes: Sequence[Node], budget_mib: float) -> int:
             "budget_mib, or give smaller inputs"
         )
     return max(0, int(budget * RECORDED_SHARE) - size)
+
+
+def _runs_in_lockstep(nodes: Sequence[Node], memory: int, budget_mib: float) -> bool:
+    """Tell whether a forward pass is followed tensor by tensor, rather than recorded.
+
+    In lock-step both sides hold their activations at once; beside a file they do not. So it serves
+    what outgrows the memory for records while its activations fit the budget beside them.
+    """
+    held = max((node.alive for node in nodes), default=0)
+    fits = memory + held <= budget_mib * MIB
+    return sum(sizes(nodes)) > memory and fits and not any(node.draws for node in nodes)
 
 
 def _check_values(nodes: Sequence[Node]) -> None:

@@ -56,6 +56,7 @@ class Node:
         draws: Whether the state of the random number generator moved.
         derived: Whether it is made of parameters alone.
         mark: Norm and a weighted sum of what it returned: equal tensors have equal marks.
+        alive: Bytes of all that the run's operations returned and still held at that moment.
     """
 
     place: Place
@@ -67,6 +68,7 @@ class Node:
     draws: bool
     derived: bool
     mark: tuple[float, float] = (math.nan, math.nan)
+    alive: int = 0
 
     def resembles(self, other: "Node") -> bool:
         """Tell whether another node returned the same values, up to rounding."""
@@ -269,14 +271,15 @@ def trace(model: nn.Module, inputs: Any, *, train: bool) -> list[Node]:
         watch.given(inputs)
         with watch:
             call(model, inputs)
-    return [replace(node, mark=marks.of.get(node.place, node.mark)) for node in watch.nodes]
+    return [replace(node, **marks.of.get(node.place, {})) for node in watch.nodes]
 
 
 class _Marks:
-    """Notes a mark of everything that is returned."""
+    """Notes a mark of everything that is returned, and what is alive then."""
 
     def __init__(self) -> None:
-        self.of: dict[Place, tuple[float, float]] = {}
+        self.of: dict[Place, dict[str, Any]] = {}
+        self._alive: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._row: torch.Tensor | None = None
 
     def arrives(self, place: Place, position: int, tensor: torch.Tensor) -> torch.Tensor:
@@ -288,7 +291,11 @@ class _Marks:
         weights = self._weights(real)
         norm = math.hypot(*(part.norm().item() for part in parts))
         sums = [torch.dot(part, weights[: len(part)]).item() for part in parts]
-        self.of[place] = norm, math.fsum(one * math.cos(n) for n, one in enumerate(sums))
+        mark = norm, math.fsum(one * math.cos(n) for n, one in enumerate(sums))
+        self._alive[tensor] = None
+        held = (one.untyped_storage() for one in self._alive)
+        alive = sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
+        self.of[place] = {"mark": mark, "alive": alive}
 
     def _weights(self, like: torch.Tensor) -> torch.Tensor:
         """Return the weights of a marked sum, as many as any tensor so far needed."""

@@ -81,11 +81,10 @@ def plain_forward(name: str) -> None:
 
 
 def checked_forward(name: str) -> None:
-    """Compare both networks on one image of a street, in lock-step."""
+    """Compare both networks on one image of a street."""
     reference, ours, names = networks(name)
     leader = Leader(Side(model=reference), [batch_of(1, STREET_PX)])
     found = match(leader, Side(model=ours), names).run_beside(train=False)
-    assert leader.in_lockstep
     unpaired = {key.name for key in found.shapes.keys() - found.rows.keys()}
     assert unpaired <= {"ocr_gather_head (mul)"}, unpaired  # a scale of one, left out by ours
     assert all(row.bit_equal for row in found.rows.values())
