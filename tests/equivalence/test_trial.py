@@ -48,7 +48,8 @@ def test_kept_gradients_are_told_by_their_cause(benches: tuple[Bench, Bench]) ->
 @pytest.mark.parametrize(
     "name",
     (
-        *("backward phase", "threshold"),
+        "backward phase",
+        pytest.param("threshold", marks=pytest.mark.full),
         pytest.param("captured by reference", marks=pytest.mark.full),
     ),
 )
