@@ -24,7 +24,8 @@ from comparison.statistics import Interval
 from comparison.study import ARMS
 from reproduction import TrainConfig, UserError
 from reproduction.device import resolve_device
-from reproduction.tasks.classification.data import Batch
+from reproduction.tasks.classification.task import classification_loss
+from reproduction.tasks.task import Batch
 from reproduction.train import make_optimizer, train_step
 
 CLASSES = 1000
@@ -151,7 +152,7 @@ def training(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Ca
 
     def work() -> None:
         model.train()
-        train_step(model, batch, optimizer)
+        train_step(model, batch, optimizer, classification_loss)
 
     return work
 

@@ -24,8 +24,10 @@ from comparison.study import study_of
 from reproduction import TrainConfig
 from reproduction.checkpoints import save_tensors
 from reproduction.device import resolve_device
+from reproduction.evaluate import Evaluation
 from reproduction.tasks.classification.data import Dataset
 from reproduction.tasks.classification.sources import load_dataset
+from reproduction.tasks.classification.task import Classification
 from reproduction.train import LOSS_WINDOW, TrainResult, train
 
 WEIGHTS = "weights.safetensors"
@@ -51,7 +53,8 @@ def run(settings: Settings) -> dict[str, Any]:
     run_id = f"{settings.network}.{dataset.name}.{settings.arm}.seed{settings.seed}"
     folder = settings.results_dir / "checkpoints" / run_id
     start_sha256 = _digest(model)
-    result = train(model, dataset, config, seed=settings.seed, out_dir=folder, device=device)
+    task = Classification(dataset)
+    result = train(model, task, config, seed=settings.seed, out_dir=folder, device=device)
     save_tensors(arms.official_state(model), folder / WEIGHTS)
     exchanged = exchange(model, settings.arm, settings.network, dataset, device)
     return new_record(
@@ -139,7 +142,7 @@ def _inputs(dataset: Dataset, model: nn.Module, start_sha256: str) -> dict[str, 
     }
 
 
-def _measurements(result: TrainResult, exchanged: Exchange) -> list[dict[str, Any]]:
+def _measurements(result: TrainResult[Evaluation], exchanged: Exchange) -> list[dict[str, Any]]:
     final, last = result.final, result.history[-1]
     count = final.count
     steps = sum(row["steps"] for row in result.history)

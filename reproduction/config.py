@@ -6,7 +6,7 @@ hyper-parameter table is made from these citations.
 """
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from reproduction.errors import UserError
 
@@ -216,6 +216,10 @@ class TrainConfig:
     published schedule (epochs 30, 60 and 90 of 100), which the official script no longer follows
     on a current PyTorch (D4).
     """
+
+    optimizer: ClassVar[str] = "sgd"
+    schedule: ClassVar[str] = "step"
+    power: ClassVar[float] = 1.0
 
     learning_rate: float = _cited(
         0.05, paper="0.1", reference="0.05", source="yaml TRAIN.LR; paper appendix B (batch 256)"

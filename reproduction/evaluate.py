@@ -30,6 +30,11 @@ class Evaluation:
     margins: torch.Tensor
     count: int
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """Accuracies by name, as the training loop logs them."""
+        return {"top1": self.top1, "top5": self.top5}
+
 
 @torch.no_grad()
 def evaluate(

@@ -1,28 +1,26 @@
-"""One visible training loop (TPAMI'20 appendix B), for any classifier.
+"""One visible training loop (TPAMI'20 appendix B), for any task.
 
-It knows neither whose network it trains nor which data set. A run can be killed at any moment and
-started again with the same arguments: it goes on from its last checkpoint, which lies at most
-`CHECKPOINT_EVERY` steps back, and ends with the same bits.
+It knows neither whose network it trains nor for what: a task brings data, loss and evaluation. A
+run can be killed at any moment and started again with the same arguments: it goes on from its last
+checkpoint, which lies at most `CHECKPOINT_EVERY` steps back, and ends with the same bits.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 from reproduction.config import TrainConfig
 from reproduction.errors import UserError
-from reproduction.evaluate import Evaluation, evaluate
-from reproduction.tasks.classification.data import Batch, Dataset
-from reproduction.tasks.classification.metrics import top_k_correct
+from reproduction.recipe import Recipe
+from reproduction.tasks.task import Batch, Loss, Result, ResultT, Task
 
 CHECKPOINT_EVERY = 100
 LOSS_WINDOW = 10
@@ -31,10 +29,10 @@ LOG = "log.jsonl"
 
 
 class StepResult(NamedTuple):
-    """What a step measured: mean loss, and right decisions among the batch's images."""
+    """What a step measured: mean loss, the task's counts, and the number of images."""
 
     loss: float
-    correct: int
+    counts: Mapping[str, int]
     images: int
 
 
@@ -46,7 +44,7 @@ class Progress:
         epoch: Epochs finished.
         step: Steps finished in the epoch under way.
         loss_sum: Sum over images of the loss in that epoch.
-        correct: Right decisions in that epoch.
+        counts: What the task counts, summed over that epoch.
         count: Images seen in that epoch.
         digest: SHA-256 chain over all batches seen.
         wall_s: Seconds spent, interruptions left out.
@@ -58,7 +56,7 @@ class Progress:
     epoch: int
     step: int
     loss_sum: float
-    correct: int
+    counts: dict[str, int]
     count: int
     digest: str
     wall_s: float
@@ -68,11 +66,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Generic[ResultT]):
     """A finished run.
 
     Attributes:
-        history: One row per epoch: learning rate, losses, accuracies in percent, seconds.
+        history: One row per epoch: learning rate, losses, counts and scores, seconds.
         losses: Mean training loss over every `LOSS_WINDOW` steps.
         final: Evaluation after the last epoch (never the best).
         batches_sha256: Digest of all batches seen, in order.
@@ -81,13 +79,17 @@ class TrainResult:
 
     history: list[dict[str, Any]]
     losses: list[float]
-    final: Evaluation
+    final: ResultT
     batches_sha256: str
     resumed: bool
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """Build SGD with Nesterov momentum and weight decay on all parameters (appendix B)."""
+def make_optimizer(model: nn.Module, config: TrainConfig | Recipe) -> torch.optim.Optimizer:
+    """Build the recipe's optimizer on all parameters."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
     return torch.optim.SGD(
         model.parameters(),
         lr=config.learning_rate,
@@ -97,52 +99,62 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     )
 
 
-def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
-    """Return the learning rate of a step counted from 0: the published step schedule.
+def learning_rate(config: TrainConfig | Recipe, step: int, total_steps: int) -> float:
+    r"""Return the learning rate of a step counted from 0.
 
-    Milestones are shares of the whole run. Where they fall on epoch boundaries, as 30, 60 and 90
-    of 100 epochs do, this is the published schedule; in a run of two epochs they fall within.
+    ``step``: milestones are shares of the whole run. Where they fall on epoch boundaries, as 30,
+    60 and 90 of 100 epochs do, this is the published schedule; in a run of two epochs they fall
+    within. ``poly``: :math:`\eta_0 (1 - t/T)^p`.
 
     >>> [learning_rate(TrainConfig(), 10 * epoch, 1000) for epoch in (29, 30, 60)]
     [0.05, 0.005, 0.0005]
+    >>> poly = Recipe(
+    ...     optimizer="sgd", learning_rate=0.1, batch_size=1, epochs=1, schedule="poly", power=2.0)
+    >>> [learning_rate(poly, step, 10) for step in (0, 5)]
+    [0.1, 0.025]
     """
+    if config.schedule == "poly":
+        return config.learning_rate * (1 - step / total_steps) ** config.power
     passed = sum(step >= round(share * total_steps) for share in config.milestones)
     return round(config.learning_rate * config.gamma**passed, 12)
 
 
-def train_step(model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer) -> StepResult:
-    """Do one step: forward, cross-entropy, backward, update.
+def train_step(
+    model: nn.Module,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[nn.Module, Batch], Loss],
+) -> StepResult:
+    """Do one step: forward, the task's loss, backward, update.
 
     Raises:
         UserError: The loss is not finite.
     """
-    images, labels, _ = batch
-    logits = model(images)
-    loss = F.cross_entropy(logits, labels)
+    found = loss_of(model, batch)
+    loss = found.value
     if not torch.isfinite(loss):
         raise UserError(f"the loss became {loss.item()}: lower the learning rate; no weights kept")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    correct = int(top_k_correct(logits.detach(), labels, 1).sum())
-    return StepResult(loss.item(), correct, len(labels))
+    return StepResult(loss.item(), found.counts, len(batch.images))
 
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
-    config: TrainConfig,
+    task: Task[ResultT],
+    config: TrainConfig | Recipe,
     *,
     seed: int,
     out_dir: Path,
     device: torch.device,
     show_progress: bool = True,
-) -> TrainResult:
-    """Train a classifier, or go on with a run that was interrupted.
+) -> TrainResult[ResultT]:
+    """Train a network, or go on with a run that was interrupted.
 
     Args:
         model: The network with its start weights, on the CPU; left trained, on `device`.
-        dataset: Training and test images.
+        task: Brings batches, loss and evaluation.
         config: The recipe.
         seed: Decides order and augmentation of the batches.
         out_dir: Holds `last.pt` and `log.jsonl`.
@@ -153,22 +165,22 @@ def train(
         UserError: `out_dir` holds another run or a damaged checkpoint, or the loss diverged.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    identity = _identity(model, dataset, config, seed)
+    identity = _identity(model, task, config, seed)
     model.to(device).train()
     optimizer = make_optimizer(model, config)
-    progress = Progress(0, 0, 0.0, 0, 0, "", 0.0, [], [], [])
+    progress = Progress(0, 0, 0.0, {}, 0, "", 0.0, [], [], [])
     resumed = (out_dir / CHECKPOINT).exists()
     if resumed:
         progress = _load(out_dir / CHECKPOINT, identity, model, optimizer)
 
-    final: Evaluation | None = None
-    steps = dataset.steps("train", config.batch_size)
+    final: ResultT | None = None
+    steps = task.steps(config.batch_size)
     total = config.epochs * steps
     bar = tqdm(total=total, disable=not show_progress, unit="step", mininterval=2)
     bar.update(progress.epoch * steps + progress.step)
     while progress.epoch < config.epochs:
         started = time.perf_counter()
-        for batch in dataset.batches(
+        for batch in task.batches(
             "train",
             seed=seed,
             epoch=progress.epoch,
@@ -178,30 +190,28 @@ def train(
             rate = learning_rate(config, progress.epoch * steps + progress.step, total)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            _count(progress, train_step(model, _to(batch, device), optimizer), batch.digest)
+            result = train_step(model, batch.to(device), optimizer, task.loss)
+            _count(progress, result, batch.digest)
             bar.update()
             if progress.step % CHECKPOINT_EVERY == 0 and progress.step < steps:
                 progress.wall_s += time.perf_counter() - started
                 started = time.perf_counter()
                 _save(out_dir / CHECKPOINT, identity, model, optimizer, progress)
-        final = evaluate(model, dataset, device=device)
+        final = task.evaluate(model, device)
         progress.wall_s += time.perf_counter() - started
         _finish_epoch(progress, rate, final)
         _save(out_dir / CHECKPOINT, identity, model, optimizer, progress)
         _write_log(out_dir / LOG, progress.history)
     bar.close()
-    final = final or evaluate(model, dataset, device=device)
+    final = final or task.evaluate(model, device)
     return TrainResult(progress.history, progress.losses, final, progress.digest, resumed)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return Batch(batch.images.to(device), batch.labels.to(device), batch.digest)
 
 
 def _count(progress: Progress, result: StepResult, digest: str) -> None:
     progress.step += 1
     progress.loss_sum += result.loss * result.images
-    progress.correct += result.correct
+    for name, count in result.counts.items():
+        progress.counts[name] = progress.counts.get(name, 0) + count
     progress.count += result.images
     progress.digest = hashlib.sha256((progress.digest + digest).encode()).hexdigest()
     progress.window.append(result.loss)
@@ -210,38 +220,41 @@ def _count(progress: Progress, result: StepResult, digest: str) -> None:
         progress.window = []
 
 
-def _finish_epoch(progress: Progress, rate: float, evaluation: Evaluation) -> None:
+def _finish_epoch(progress: Progress, rate: float, reached: Result) -> None:
     progress.history.append(
         {
             "epoch": progress.epoch + 1,
             "learning_rate": rate,
             "steps": progress.step,
             "train_loss": progress.loss_sum / progress.count,
-            "train_top1": 100 * progress.correct / progress.count,
-            "test_loss": evaluation.loss,
-            "test_top1": evaluation.top1,
-            "test_top5": evaluation.top5,
+            **{f"train_{name}": 100 * n / progress.count for name, n in progress.counts.items()},
+            "test_loss": reached.loss,
+            **{f"test_{name}": value for name, value in reached.scores.items()},
             "wall_s": progress.wall_s,
             "batches_sha256": progress.digest,
         }
     )
     progress.epoch += 1
-    progress.step, progress.loss_sum, progress.correct, progress.count = 0, 0.0, 0, 0
+    progress.step, progress.loss_sum, progress.counts, progress.count = 0, 0.0, {}, 0
 
 
-def _identity(model: nn.Module, dataset: Dataset, config: TrainConfig, seed: int) -> str:
+def _identity(model: nn.Module, task: Task[Result], config: TrainConfig | Recipe, seed: int) -> str:
     """Name a run by all that decides its outcome: a checkpoint of another one is refused."""
     content = {
         "config": asdict(config),
         "seed": seed,
-        "data": [dataset.name, dataset.sha256, dataset.image_size],
+        "data": task.identity,
         "state": [[name, list(value.shape)] for name, value in model.state_dict().items()],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _save(
-    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.SGD, progress: Progress
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
 ) -> None:
     content = {
         "identity": identity,
@@ -261,7 +274,9 @@ def _save(
         ) from error
 
 
-def _load(path: Path, identity: str, model: nn.Module, optimizer: torch.optim.SGD) -> Progress:
+def _load(
+    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress:
     try:
         content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = content["identity"]

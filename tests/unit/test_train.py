@@ -14,8 +14,10 @@ from torch import nn
 from reproduction import TrainConfig, UserError
 from reproduction import train as loop
 from reproduction.evaluate import evaluate
-from reproduction.tasks.classification.data import ArraySplit, Batch, Dataset
+from reproduction.tasks.classification.data import ArraySplit, Dataset
 from reproduction.tasks.classification.metrics import top_k_correct
+from reproduction.tasks.classification.task import Classification, classification_loss
+from reproduction.tasks.task import Batch
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=2, batch_size=8)
@@ -31,6 +33,11 @@ def toy_dataset() -> Dataset:
     return Dataset("toy", ArraySplit(images, labels), ArraySplit(images, labels), 2, 8, "0", "", "")
 
 
+def toy_task() -> Classification:
+    """Classify them."""
+    return Classification(toy_dataset())
+
+
 def toy_model() -> nn.Module:
     """Build a small network with batch normalization, so that buffers matter."""
     torch.manual_seed(0)
@@ -43,7 +50,7 @@ def run(out_dir: Path, config: TrainConfig = CONFIG, seed: int = 0) -> tuple[nn.
     """Train the toy network."""
     model = toy_model()
     result = loop.train(
-        model, toy_dataset(), config, seed=seed, out_dir=out_dir, device=CPU, show_progress=False
+        model, toy_task(), config, seed=seed, out_dir=out_dir, device=CPU, show_progress=False
     )
     return model, result
 
@@ -63,12 +70,13 @@ def test_a_step_updates_as_nesterov_sgd_with_weight_decay_does() -> None:
     nn.init.zeros_(layer.weight)
     layer.weight.data[0] = 1.0
     optimizer = loop.make_optimizer(layer, TrainConfig())
-    result = loop.train_step(layer, Batch(torch.ones(1, 1), torch.tensor([0]), ""), optimizer)
+    batch = Batch(torch.ones(1, 1), torch.tensor([0]), "")
+    result = loop.train_step(layer, batch, optimizer, classification_loss)
     p = 1 / (1 + np.exp(-1.0))
     gradient = (p - 1) + 1e-4 * 1.0
     assert layer.weight[0].item() == pytest.approx(1 - 0.05 * (gradient + 0.9 * gradient), rel=1e-6)
     assert result.loss == pytest.approx(-np.log(p), rel=1e-6)
-    assert (result.correct, result.images) == (1, 1)
+    assert (result.counts, result.images) == ({"top1": 1}, 1)
 
 
 def test_training_learns_and_logs_a_line_an_epoch(tmp_path: Path) -> None:
@@ -160,7 +168,9 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     nn.init.constant_(layer.weight, float("nan"))
     batch = Batch(torch.ones(1, 1), torch.tensor([0]), "")
     with pytest.raises(UserError, match="the loss became nan"):
-        loop.train_step(layer, batch, loop.make_optimizer(layer, TrainConfig()))
+        loop.train_step(
+            layer, batch, loop.make_optimizer(layer, TrainConfig()), classification_loss
+        )
 
 
 @pytest.mark.parametrize(
