@@ -5,6 +5,7 @@ resolution and twice the width, and exchange units let every stream see all othe
 in the paper's figure 2 is what `HRNet.forward` does. Heads live in `reproduction.heads`.
 """
 
+from collections.abc import Callable
 from functools import reduce
 
 import torch
@@ -12,11 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from reproduction.blocks import BasicBlock, Bottleneck, ConvNorm, upsample
-from reproduction.config import NEAREST, NetworkConfig, Upsampling
+from reproduction.config import BILINEAR, NEAREST, STREAMS, NetworkConfig, Upsampling
 from reproduction.errors import UserError
 
 STEM_WIDTH = 64
-STREAMS = 4
 
 
 class Stem(nn.Sequential):
@@ -41,6 +41,39 @@ class Downsampling(nn.Sequential):
         kept = [ConvNorm(in_width, in_width, 3, stride=2, relu=True) for _ in range(steps - 1)]
         last = ConvNorm(in_width, out_width, 3, stride=2, relu=final_relu)
         super().__init__(*kept, last)
+
+
+class BilinearDownsampling(ConvNorm):
+    """Bilinear halvings, then a 1x1 convolution that changes the width (TPAMI'20 table XII).
+
+    The ablation's other choice for exchange units. The paper names it and no more. Ours to decide:
+    every halving rounds up and is interpolated by itself, corners not aligned, so that at even
+    sizes each value is the mean of four and no pixel is passed over; the convolution comes last,
+    where it is cheapest, and is normalized like the strided ones, without a ReLU.
+    """
+
+    def __init__(self, in_width: int, out_width: int, steps: int) -> None:
+        super().__init__(in_width, out_width, 1)
+        self.steps = steps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, in_width, H, W) to (B, out_width, H / 2**steps, W / 2**steps)."""
+        for _ in range(self.steps):
+            height, width = x.shape[-2:]
+            x = upsample(x, torch.Size((-(-height // 2), -(-width // 2))), BILINEAR)
+        return super().forward(x)
+
+
+def strided_downsampling(in_width: int, out_width: int, steps: int) -> nn.Module:
+    """Return the paper's path downwards in an exchange unit: no ReLU behind the last step."""
+    return Downsampling(in_width, out_width, steps, final_relu=False)
+
+
+Downwards = Callable[[int, int, int], nn.Module]
+DOWNWARDS: dict[str, Downwards] = {
+    "strided": strided_downsampling,
+    "bilinear": BilinearDownsampling,
+}
 
 
 class Transition(nn.Module):
@@ -71,26 +104,30 @@ class Fusion(nn.ModuleList):
 
     output_i = ReLU( sum_j path_{j -> i}(input_j) ), the sum taken from j = 0 upwards.
 
-    A path is the identity on the stream itself, strided 3x3 convolutions downwards, and a 1x1
-    convolution followed by upsampling to the size of the target upwards (D1, D2: the paper
-    upsamples bilinearly, then convolves; D3: any image size).
+    A path is the identity on the stream itself, strided 3x3 convolutions downwards (or what else
+    `DOWNWARDS` has), and a 1x1 convolution followed by upsampling to the size of the target upwards
+    (D1, D2: the paper upsamples bilinearly, then convolves; D3: any image size).
     """
 
     def __init__(
-        self, widths: tuple[int, ...], target: int, upsampling: Upsampling = NEAREST
+        self,
+        widths: tuple[int, ...],
+        target: int,
+        upsampling: Upsampling = NEAREST,
+        downsampling: str = "strided",
     ) -> None:
-        super().__init__(self._path(widths, source, target) for source in range(len(widths)))
+        down = DOWNWARDS[downsampling]
+        super().__init__(self._path(widths, source, target, down) for source in range(len(widths)))
         self.target = target
         self.upsampling = upsampling
 
     @staticmethod
-    def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
+    def _path(widths: tuple[int, ...], source: int, target: int, down: Downwards) -> nn.Module:
         if source == target:
             return nn.Identity()
         if source > target:
             return ConvNorm(widths[source], widths[target], 1)
-        steps = target - source
-        return Downsampling(widths[source], widths[target], steps, final_relu=False)
+        return down(widths[source], widths[target], target - source)
 
     def forward(self, streams: list[torch.Tensor]) -> torch.Tensor:
         """Map n streams to one tensor of the shape of stream `target`."""
@@ -113,50 +150,63 @@ class ExchangeUnit(nn.Module):
         widths: tuple[int, ...],
         upsampling: Upsampling = NEAREST,
         targets: int | None = None,
+        downsampling: str = "strided",
     ) -> None:
         super().__init__()
         made = len(widths) if targets is None else targets
-        self.paths = nn.ModuleList(Fusion(widths, target, upsampling) for target in range(made))
+        self.paths = nn.ModuleList(
+            Fusion(widths, target, upsampling, downsampling) for target in range(made)
+        )
 
     def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         """Map n streams to the first `targets` of them, shapes unchanged."""
         return [fuse(streams) for fuse in self.paths]
 
 
-class ExchangeBlock(nn.Module):
-    """Parallel residual units on every stream, then one exchange unit (§3.1, §3.2)."""
+class ParallelBlock(nn.Module):
+    """Residual units on every stream, side by side (§3.1)."""
 
-    def __init__(
-        self, widths: tuple[int, ...], residual_units: int, upsampling: Upsampling, targets: int
-    ) -> None:
+    def __init__(self, widths: tuple[int, ...], residual_units: int) -> None:
         super().__init__()
         self.streams = nn.ModuleList(
             nn.Sequential(*(BasicBlock(width) for _ in range(residual_units))) for width in widths
         )
-        self.exchange = ExchangeUnit(widths, upsampling, targets)
+
+    def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Map n streams to n streams, shapes unchanged; none depends on another."""
+        return [unit(x) for unit, x in zip(self.streams, streams, strict=True)]
+
+
+class ExchangeBlock(ParallelBlock):
+    """Parallel residual units on every stream, then one exchange unit (§3.1, §3.2)."""
+
+    def __init__(self, widths: tuple[int, ...], config: NetworkConfig, targets: int) -> None:
+        super().__init__(widths, config.residual_units)
+        self.exchange = ExchangeUnit(widths, config.upsampling, targets, config.downsampling)
 
     def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         """Map n streams to the first `targets` of them, shapes unchanged."""
-        return self.exchange([unit(x) for unit, x in zip(self.streams, streams, strict=True)])
+        return self.exchange(super().forward(streams))
 
 
 class Stage(nn.Sequential):
-    """A sequence of exchange blocks at a fixed number of streams (§3.1).
+    """A sequence of blocks at a fixed number of streams, most or all with exchange (§3.1).
 
     Args:
-        config: Depths and widths.
+        config: Depths, widths, and which blocks fuse.
         streams: How many streams the stage has: its number, as the papers count.
         targets: How many of them the last exchange block puts out.
     """
 
     def __init__(self, config: NetworkConfig, streams: int, targets: int) -> None:
-        blocks = config.exchange_blocks[streams - 2]
+        widths, fuses = config.stream_widths(streams), config.fuses(streams)
+        made = (*[streams] * (len(fuses) - 1), targets)
         super().__init__(
             *(
-                ExchangeBlock(
-                    config.stream_widths(streams), config.residual_units, config.upsampling, made
-                )
-                for made in (*[streams] * (blocks - 1), targets)
+                ExchangeBlock(widths, config, count)
+                if is_fused
+                else ParallelBlock(widths, config.residual_units)
+                for is_fused, count in zip(fuses, made, strict=True)
             )
         )
 

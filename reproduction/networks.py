@@ -104,7 +104,17 @@ def build_network(
     Raises:
         UserError: The name is unknown or a count is not a whole number of at least 1.
     """
-    config = network_config(name)
+    return make_network(network_config(name), num_classes=num_classes, in_channels=in_channels)
+
+
+def make_network(
+    config: NetworkConfig, *, num_classes: int | None = None, in_channels: int = 3
+) -> Network | PyramidNetwork:
+    """Build any network that a configuration describes, as `build_network` does by name.
+
+    Raises:
+        UserError: A count is not a whole number of at least 1.
+    """
     outputs = config.outputs if num_classes is None else num_classes
     for what, count in (("num_classes", outputs), ("in_channels", in_channels)):
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
