@@ -58,6 +58,7 @@ class NetworkConfig:
         upsampling: In exchange units, and where the head puts streams together.
         final_streams: Streams that the last exchange unit puts out; a pose head reads only one.
         norm_momentum: Of all batch normalization.
+        ocr_widths: Of OCR alone: channels of pixels and classes, and of their keys.
         fusion: Where streams are fused, a key of `FUSIONS`; elsewhere they run side by side, and
             no exchange unit is made.
         downsampling: In exchange units, one of `DOWNSAMPLINGS`: strided 3x3 convolutions or
@@ -79,6 +80,7 @@ class NetworkConfig:
     upsampling: Upsampling = NEAREST
     final_streams: int = 4
     norm_momentum: float = 0.1
+    ocr_widths: tuple[int, int] = (512, 256)
     fusion: str = "full"
     downsampling: str = "strided"
 

@@ -190,6 +190,8 @@ def train(
             rate = learning_rate(config, progress.epoch * steps + progress.step, total)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            # What is drawn within a step, as dropout is, follows from its place in the run.
+            torch.manual_seed(_noise_seed(seed, progress))
             result = train_step(model, batch.to(device), optimizer, task.loss)
             _count(progress, result, batch.digest)
             bar.update()
@@ -205,6 +207,11 @@ def train(
     bar.close()
     final = final or task.evaluate(model, device)
     return TrainResult(progress.history, progress.losses, final, progress.digest, resumed)
+
+
+def _noise_seed(seed: int, progress: Progress) -> int:
+    place = f"{seed} {progress.epoch} {progress.step}"
+    return int(hashlib.sha256(place.encode()).hexdigest()[:15], 16)
 
 
 def _count(progress: Progress, result: StepResult, digest: str) -> None:

@@ -11,7 +11,6 @@ from reproduction.blocks import ConvNorm, concatenate
 from reproduction.config import NetworkConfig
 from reproduction.heads.segmentation import PixelClassifier
 
-PIXEL_WIDTH, KEY_WIDTH = 512, 256
 DROPOUT = 0.05
 
 
@@ -74,11 +73,12 @@ class OCRHead(nn.Module):
         super().__init__()
         width = sum(config.stream_widths(config.final_streams))
         self.upsampling = config.upsampling
-        self.represent = ConvNorm(width, PIXEL_WIDTH, 3, relu=True, bias=True)
-        self.attention = ClassAttention(PIXEL_WIDTH, KEY_WIDTH)
-        self.merge = ConvNorm(2 * PIXEL_WIDTH, PIXEL_WIDTH, 1, relu=True)
+        pixel_width, key_width = config.ocr_widths
+        self.represent = ConvNorm(width, pixel_width, 3, relu=True, bias=True)
+        self.attention = ClassAttention(pixel_width, key_width)
+        self.merge = ConvNorm(2 * pixel_width, pixel_width, 1, relu=True)
         self.dropout = nn.Dropout2d(DROPOUT)
-        self.predict = nn.Conv2d(PIXEL_WIDTH, classes, 1)
+        self.predict = nn.Conv2d(pixel_width, classes, 1)
         self.auxiliary = PixelClassifier(width, classes)
 
     def forward(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -5,6 +5,7 @@ a detector's losses) is the task's affair alone.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -54,6 +55,17 @@ class Loss:
 
     value: torch.Tensor
     counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and back into the mode it had."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 class Result(Protocol):

@@ -1,0 +1,135 @@
+"""The dense tasks on composed scenes as data: network, recipe and metric of each.
+
+The networks are the official ones, made small enough to be trained in a minute or two on one core:
+the width, and what the yaml of the task's official code decides, are those of W18-Small-v1; where
+the official code of the task fixes the first stage, it stays. The recipes keep the optimizer and
+the shape of the schedule; learning rates and batches fit runs of a hundred steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from reproduction.config import NetworkConfig, network_config
+from reproduction.errors import UserError
+from reproduction.recipe import Recipe
+from reproduction.tasks.scenes.compose import KEYPOINTS
+from reproduction.tasks.scenes.dataset import NUM_CLASSES, Scenes
+from reproduction.tasks.scenes.keypoints import SceneLandmarks, ScenePose
+from reproduction.tasks.scenes.labeling import SceneLabeling
+from reproduction.tasks.segmentation.losses import OCR_BALANCE, LossSettings
+
+BATCH_SIZE = 16
+SceneTask = SceneLabeling | ScenePose
+_SMALL = {"width": 16, "exchange_blocks": (1, 1, 1), "residual_units": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePlan:
+    """One task on composed scenes.
+
+    Attributes:
+        name: Also the network's task.
+        network: Small, with the task's number of outputs.
+        official: Name of the official network of whose code it is a small one.
+        recipe: For the number of epochs that a study sets.
+        metric: The score that decides, in percent.
+        higher_is_better: Of the metric.
+        make: Builds the task from training and test scenes.
+    """
+
+    name: str
+    network: NetworkConfig
+    official: str
+    recipe: Recipe
+    metric: str
+    higher_is_better: bool = True
+    make: Callable[[Scenes, Scenes], SceneTask]
+
+
+def _small(official: str, outputs: int, **values: object) -> NetworkConfig:
+    config = network_config(official)
+    name = f"{config.task}_hrnet_w16_small"
+    return replace(config, name=name, outputs=outputs, **_SMALL, **values)  # type: ignore[arg-type]
+
+
+def _adam(rate: float, milestones: tuple[float, ...], source: str) -> Recipe:
+    return Recipe(
+        optimizer="adam",
+        learning_rate=rate,
+        milestones=milestones,
+        batch_size=BATCH_SIZE,
+        epochs=1,
+        source=source,
+    )
+
+
+def _sgd(source: str) -> Recipe:
+    return Recipe(
+        optimizer="sgd",
+        learning_rate=0.05,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="poly",
+        batch_size=BATCH_SIZE,
+        epochs=1,
+        source=source,
+    )
+
+
+_ALL = (
+    ScenePlan(
+        name="pose",
+        network=_small("pose_hrnet_w32", len(KEYPOINTS)),
+        official="pose_hrnet_w32",
+        recipe=_adam(1e-3, (170 / 210, 200 / 210), "yaml of pose_hrnet_w32; batch 128 there"),
+        metric="ap",
+        make=ScenePose,
+    ),
+    ScenePlan(
+        name="segmentation",
+        network=_small(
+            "seg_hrnet_w18_small_v1_cityscapes", NUM_CLASSES, stage1_blocks=1, stage1_width=32
+        ),
+        official="seg_hrnet_w18_small_v1_cityscapes",
+        recipe=_sgd("yaml of seg_hrnet_w18_small_v1; rate 0.01 and batch 12 there"),
+        metric="miou",
+        make=lambda train, test: SceneLabeling(train, test, LossSettings()),
+    ),
+    ScenePlan(
+        name="ocr",
+        network=_small(
+            "seg_hrnet_ocr_w48_cityscapes",
+            NUM_CLASSES,
+            stage1_blocks=1,
+            stage1_width=32,
+            ocr_widths=(64, 32),
+        ),
+        official="seg_hrnet_ocr_w48_cityscapes",
+        recipe=_sgd("yaml of seg_hrnet_ocr_w48; rate 0.01 and batch 12 there"),
+        metric="miou",
+        make=lambda train, test: SceneLabeling(
+            train, test, LossSettings(balance=OCR_BALANCE, align_corners=True)
+        ),
+    ),
+    ScenePlan(
+        name="landmarks",
+        network=_small("face_hrnet_w18_wflw", len(KEYPOINTS)),
+        official="face_hrnet_w18_wflw",
+        recipe=_adam(1e-3, (30 / 60, 50 / 60), "yaml of face_hrnet_w18; rate 1e-4 there"),
+        metric="nme",
+        higher_is_better=False,
+        make=SceneLandmarks,
+    ),
+)
+PLANS: dict[str, ScenePlan] = {plan.name: plan for plan in _ALL}
+
+
+def scene_plan(name: str) -> ScenePlan:
+    """Look a task up.
+
+    Raises:
+        UserError: There is no such task on composed scenes.
+    """
+    if name not in PLANS:
+        raise UserError(f"task {name!r} is unknown; use one of {', '.join(PLANS)}")
+    return PLANS[name]
