@@ -6,7 +6,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from comparison import evidence, figures, numbers, products, trial_figures, trials
+from comparison import (
+    dense_evidence,
+    evidence,
+    figures,
+    numbers,
+    products,
+    task_figures,
+    trial_figures,
+    trials,
+)
 from comparison.evidence import Record
 from comparison.record import read_records
 from comparison.study import ROOT, Study, StudyError
@@ -73,6 +82,7 @@ DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "divergence": (evidence.followed_longest, lambda shown: figures.divergence(shown[0])),
     "training_curves": (_planned, figures.training_curves),
     "accuracy_intervals": (_planned, figures.accuracy_intervals),
+    "predictions": (dense_evidence.pictured, task_figures.predictions),
     "cost_accuracy": (_of_case("networks"), figures.cost_accuracy),
     "speed": (_of_case("speed"), figures.speed),
     "trial": (trials.planned, lambda shown: trial_figures.scoreboard(shown[0])),

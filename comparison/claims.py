@@ -139,6 +139,14 @@ CLAIMS = (
         notebook="notebooks/05_differences.ipynb",
         judge=judges.of_records,
     ),
+    Claim(
+        id="C14",
+        sentence="Trained on dense tasks both end alike: with equal bits, or with equal scores "
+        "within the margin fixed beforehand.",
+        cases=("tasks",),
+        notebook="notebooks/07_tasks.ipynb",
+        judge=judges.of_tasks,
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from comparison import agreement, evidence, published
+from comparison import agreement, dense_evidence, evidence, published
 from comparison.evidence import Record, Row
 from comparison.study import Study
 
@@ -100,6 +100,29 @@ def of_exchange(study: Study, records: Sequence[Record]) -> Verdict:
     reason = f"{exact} of {images} decisions differ in float64, {rounded} in float32"
     outcome = "not reproduced" if exact else "reproduced"
     return Verdict(outcome=outcome, reason=reason, records=len(records))
+
+
+def of_tasks(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge dense tasks: equal bits, or equal means within the margin, and no other decision."""
+    found = dense_evidence.outcomes(study, records)
+    runs = dense_evidence.planned(study, records)
+    both = [outcome for outcome in found if outcome.outcome != "not run"]
+    absent = [outcome.task for outcome in found if outcome.outcome == "not run"]
+    if not both:
+        reason = "; ".join(f"{it.task}: {it.absent or 'one arm only'}" for it in found)
+        return Verdict(outcome="not run", reason=reason or "no run of the study's plan")
+    swapped = [r for r in runs if r["verdict"]["outcome"] == "not reproduced"]
+    outcome = "not reproduced" if swapped else worst(it.outcome for it in both)
+    pairs, equal = sum(it.pairs for it in both), sum(it.equal for it in both)
+    reason = (
+        f"{len(both)} tasks, {equal} of {pairs} pairs of runs end with equal bits; after exchange "
+        f"of weights {len(swapped)} runs decide otherwise in float64"
+    )
+    if absent:
+        reason += f"; not run in both arms: {', '.join(absent)}"
+    verdict = Verdict(outcome=outcome, reason=reason, records=len(runs))
+    planned = len(study.tasks.runs()) if study.tasks else 0
+    return _with_missing(verdict, len(runs), planned, "runs")
 
 
 def of_imagenet(study: Study, records: Sequence[Record]) -> Verdict:

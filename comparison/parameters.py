@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison.mutation.plan import PLANS
-from comparison.study import AGAINST, ARMS, ROOT, WEIGHTS
+from comparison.study import AGAINST, ARMS, ROOT, SMALL, TASKS, VARIANTS, WEIGHTS
 from reproduction import CLASSIFICATION, UserError
 from reproduction.device import DEVICES
 from reproduction.tasks.classification.sources import parse_data
@@ -35,6 +35,13 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
     "04_speed": {"image_size": 64, "batch_size": 8, "rounds": 10},
     "05_differences": {},
     "06_trial": {"plan": "quick"},
+    "07_tasks": {
+        "task": "segmentation",
+        "variant": SMALL,
+        "arm": "reproduction",
+        "epochs": 4,
+        "scenes": 160,
+    },
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "network": tuple(CLASSIFICATION),
@@ -43,8 +50,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "weights": WEIGHTS,
     "against": AGAINST,
     "plan": tuple(PLANS),
+    "task": TASKS,
+    "variant": (SMALL, *VARIANTS),
 }
-SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1}
+SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1, "scenes": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,9 @@ class Settings:
     image_size: int = 0
     rounds: int = 10
     plan: str = "quick"
+    task: str = "segmentation"
+    variant: str = SMALL
+    scenes: int = 160
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the outcome: the parameters of the notebook but for the folders."""

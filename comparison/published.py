@@ -51,6 +51,23 @@ class DenseFigure:
     by: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What the paper prints for variants of fusion on one task; figures as printed, in percent."""
+
+    task: str
+    figures: dict[str, str]
+    network: str
+    metric: str
+    source: str
+
+
+def ablation(task: str) -> Ablation:
+    """Return the paper's ablation of fusion on a task."""
+    (entry,) = (entry for entry in _sources()["ablation"] if entry["task"] == task)
+    return Ablation(**entry)
+
+
 @cache
 def _sources() -> dict[str, Any]:
     return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))

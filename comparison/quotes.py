@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from comparison import agreement, evidence
+from comparison import agreement, dense_evidence, evidence
 from comparison.evidence import Record
 from comparison.study import Study
 from comparison.tables.table import NOT_RUN, fixed, scientific, short
@@ -135,3 +135,23 @@ def _followed(compared: Sequence[Record], put: Put) -> None:
 
 def _count(found: Sequence[Any] | set[Any]) -> str:
     return str(len(found)) if found else NOT_RUN
+
+
+def dense_tasks(study: Study, records: Sequence[Record], put: Put) -> None:
+    """Resolve the numbers of dense tasks for the report's text."""
+    found, runs = dense_evidence.outcomes(study, records), dense_evidence.planned(study, records)
+    plan, source = study.tasks, paths(runs, "measurements")
+    pairs, equal = (sum(getattr(it, name) for it in found) for name in ("pairs", "equal"))
+    trained = [record for record in runs if dense_evidence.is_run(record)]
+    counted = {
+        "tasks.count": len(found),
+        "tasks.runs": len(trained),
+        "tasks.seeds": len(plan.seeds) if plan and found else 0,
+        "tasks.scenes": plan.scenes if plan and found else 0,
+        "tasks.epochs": plan.epochs if plan and found else 0,
+    }
+    for key, value in counted.items():
+        put(key, str(value) if value else NOT_RUN, source)
+    put("tasks.margin", fixed(plan.margin_points if plan else None, 1), source)
+    put("tasks.pairs", str(pairs) if found else NOT_RUN, source)
+    put("tasks.bit_equal", str(equal) if pairs else NOT_RUN, source)

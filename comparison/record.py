@@ -34,7 +34,9 @@ OUTCOMES = (
     "not comparable",
     "not run",
 )
-CASES = ("networks", "equivalence", "trial", "training", "speed", "differences", "audit")
+CASES = (
+    *("networks", "equivalence", "trial", "training", "tasks", "speed", "differences", "audit"),
+)
 # What "dirty" means: changed source, never changed results, PDFs or executed notebooks.
 SOURCES = ("reproduction", "reference", "comparison", "workflow", "notebooks", "requirements.lock")
 

@@ -19,6 +19,12 @@ STUDIES = ROOT / "workflow" / "studies"
 ARMS = ("reference", "reproduction")
 WEIGHTS = ("random", "trained")
 AGAINST = ("reference", "timm")
+# Dense tasks on composed scenes, and what networks they are trained with: the small one that both
+# arms have, and the paper's variants of fusion, which only the reproduction has.
+TASKS = ("pose", "segmentation", "ocr", "landmarks")
+ABLATED = ("pose", "segmentation")
+SMALL = "small"
+VARIANTS = ("full", "across", "final", "bilinear")
 
 
 class StudyError(ValueError):
@@ -92,6 +98,57 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TasksPlan:
+    """Which dense tasks both arms are trained for, on how many composed scenes.
+
+    Attributes:
+        names: Tasks.
+        arms: Which arms.
+        seeds: Of start weights and order.
+        epochs: Over the training scenes.
+        scenes: To train on.
+        margin_points: Largest difference of the arms' means that counts as none, in points of the
+            task's metric; where all runs end with equal bits it is not needed.
+        ablation: Tasks for which the reproduction is also trained with each of `VARIANTS`.
+    """
+
+    names: tuple[str, ...]
+    arms: tuple[str, ...] = ARMS
+    seeds: tuple[int, ...]
+    epochs: int
+    scenes: int
+    margin_points: float
+    ablation: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _need(bool(self.names), "tasks.names", self.names, "at least one task")
+        _need(set(self.names) <= set(TASKS), "tasks.names", self.names, TASKS)
+        _need(set(self.arms) <= set(ARMS), "tasks.arms", self.arms, ARMS)
+        _need(set(self.ablation) <= set(ABLATED), "tasks.ablation", self.ablation, ABLATED)
+        distinct = len(set(self.seeds)) == len(self.seeds) > 0
+        _need(distinct and min(self.seeds) >= 0, "tasks.seeds", self.seeds, "distinct, from 0")
+        for name in ("epochs", "scenes"):
+            value = getattr(self, name)
+            _need(value >= 1, f"tasks.{name}", value, "a whole number of at least 1")
+        _need(self.margin_points > 0, "tasks.margin_points", self.margin_points, "more than 0")
+
+    def runs(self) -> list[tuple[str, str, str, int]]:
+        """List what is trained: task, variant of the network, arm and seed."""
+        both = [
+            (name, SMALL, arm, seed)
+            for name in self.names
+            for seed in self.seeds
+            for arm in self.arms
+        ]
+        return both + [
+            (name, variant, "reproduction", seed)
+            for name in self.ablation
+            for variant in VARIANTS
+            for seed in self.seeds
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedPlan:
     """The inputs on which both arms are timed."""
 
@@ -116,6 +173,7 @@ class Study:
     networks: tuple[str, ...] = ()
     equivalence: EquivalencePlan | None = None
     training: TrainingPlan | None = None
+    tasks: TasksPlan | None = None
     speed: SpeedPlan | None = None
     trial: str = field(default="")
     differences: bool = field(default=True)

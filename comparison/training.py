@@ -52,7 +52,7 @@ def run(settings: Settings) -> dict[str, Any]:
     model = arms.build_from_seed(settings.arm, settings.network, dataset.num_classes, settings.seed)
     run_id = f"{settings.network}.{dataset.name}.{settings.arm}.seed{settings.seed}"
     folder = settings.results_dir / "checkpoints" / run_id
-    start_sha256 = _digest(model)
+    start_sha256 = weights_digest(model)
     task = Classification(dataset)
     result = train(model, task, config, seed=settings.seed, out_dir=folder, device=device)
     save_tensors(arms.official_state(model), folder / WEIGHTS)
@@ -109,7 +109,7 @@ def _decoding_threads(device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(MAX_DECODING_THREADS, os.cpu_count() or 1)
 
 
-def _digest(model: nn.Module) -> str:
+def weights_digest(model: nn.Module) -> str:
     """Hash all parameters and buffers by official name: equal digests are equal bits."""
     total = hashlib.sha256()
     for name, tensor in arms.official_state(model).items():
@@ -137,7 +137,7 @@ def _inputs(dataset: Dataset, model: nn.Module, start_sha256: str) -> dict[str, 
             "source": "start weights drawn by the reproduction from the seed, shared by both arms",
             "parameters": sum(tensor.numel() for tensor in model.parameters()),
             "start_sha256": start_sha256,
-            "final_sha256": _digest(model),
+            "final_sha256": weights_digest(model),
         },
     }
 

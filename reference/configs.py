@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,19 @@ def with_outputs(pin: NetworkPin, outputs: int | None) -> NetworkPin:
             f"the official code of {pin.name} has a fixed number of outputs; leave outputs out"
         )
     return replace(pin, settings={**pin.settings, OUTPUTS[pin.task]: outputs})
+
+
+def with_settings(pin: NetworkPin, settings: Mapping[str, Any]) -> NetworkPin:
+    """Return the pin of a network with further values of its yaml overridden, by dotted paths.
+
+    Raises:
+        ReferenceUnavailable: the network is built without a yaml file.
+    """
+    if settings and not pin.config:
+        raise ReferenceUnavailable(
+            f"{pin.name} is built without a yaml file; leave the argument settings out"
+        )
+    return replace(pin, settings={**pin.settings, **settings})
 
 
 def check_own(

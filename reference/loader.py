@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -124,6 +124,7 @@ def build(
     *,
     source: str = "auto",
     outputs: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     config: Path | None = None,
 ) -> nn.Module:
     """Build one reference network: official outputs, 3 channels, float32 on the CPU.
@@ -135,6 +136,7 @@ def build(
         source: `auto`, `official`, `timm` or `wheel`.
         outputs: classes or keypoints, where the official configuration decides; as pinned unless
             given.
+        settings: further values of the official yaml that are overridden, by their dotted paths.
         config: a yaml file of the user's own, which then decides about everything.
 
     Returns:
@@ -149,7 +151,7 @@ def build(
     found = resolve(source, pin, pins)
     if config is not None:
         configs.check_own(config, pin, pins, found, outputs)
-    pin = configs.with_outputs(pin, outputs)
+    pin = configs.with_settings(configs.with_outputs(pin, outputs), settings or {})
     if found == "timm":
         return _build_standin(pin, pins)
     key = pin.repository if found == "official" else pin.wheel

@@ -25,6 +25,7 @@ NOTEBOOKS = {
     "speed": "notebooks/04_speed.ipynb",
     "differences": "notebooks/05_differences.ipynb",
     "trial": "notebooks/06_trial.ipynb",
+    "tasks": "notebooks/07_tasks.ipynb",
 }
 AUDIT = "audit"
 PACKAGES = ("reproduction", "reference", "comparison")
@@ -41,6 +42,7 @@ DISPLAY = (
     "comparison/figures.py",
     "comparison/tables/__init__.py",
     "comparison/trial_figures.py",
+    "comparison/task_figures.py",
 )
 ALL_CORES = 0
 MEMORY_SHARE = 0.8
@@ -57,6 +59,7 @@ COMPARISON_MIB = {
     "cls_hrnet_w64": 22000,
 }
 USUAL_MIB = 3500
+TASK_MIB = 2000  # 1200 measured
 TRIAL_MIB = 9000  # reference and candidates with their steps, kept; 8530 measured
 
 
@@ -118,7 +121,8 @@ class Job:
 
 def jobs_of(study: Study) -> list[Job]:
     """Expand a study into its jobs, in the order of the notebooks."""
-    jobs = [*_networks(study), *_equivalence(study), *_training(study), *_speed(study)]
+    jobs = [*_networks(study), *_equivalence(study), *_training(study)]
+    jobs += [*_tasks(study), *_speed(study)]
     if study.differences:
         jobs.append(_notebook_job(study, "differences", "all"))
     if study.trial:
@@ -213,16 +217,21 @@ def _training(study: Study) -> Iterator[Job]:
             )
 
 
+def _tasks(study: Study) -> Iterator[Job]:
+    plan = study.tasks
+    for task, variant, arm, seed in plan.runs() if plan else ():
+        parameters = {"task": task, "variant": variant, "arm": arm, "seed": seed, "device": "cpu"}
+        parameters |= {"epochs": plan.epochs, "scenes": plan.scenes}
+        run_id = f"{task}.{variant}.{arm}.seed{seed}"
+        yield _notebook_job(study, "tasks", run_id, parameters=parameters, memory_mib=TASK_MIB)
+
+
 def _speed(study: Study) -> Iterator[Job]:
     plan = study.speed
     if plan is None:
         return
-    parameters = {
-        "network": plan.network,
-        "image_size": plan.image_size,
-        "batch_size": plan.batch_size,
-        "rounds": plan.rounds,
-    }
+    names = ("network", "image_size", "batch_size", "rounds")
+    parameters = {name: getattr(plan, name) for name in names}
     yield _notebook_job(study, "speed", plan.network, parameters=parameters, threads=ALL_CORES)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from comparison.evidence import Record
 from comparison.study import Study
-from comparison.tables import agreement, outcomes, structure, trial
+from comparison.tables import agreement, dense, outcomes, structure, trial
 from comparison.tables import study as about
 from comparison.tables.table import Table
 
@@ -20,6 +20,8 @@ MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "training": outcomes.training,
     "accuracy": outcomes.accuracy,
     "exchange": outcomes.exchange,
+    "tasks": dense.tasks,
+    "ablation": dense.ablation,
     "speed": outcomes.speed,
     "differences": structure.differences,
     "audit": structure.audit,

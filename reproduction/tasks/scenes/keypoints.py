@@ -115,40 +115,50 @@ class ScenePose:
         return {"train": self._digits(self.train), "test": self._digits(self.test)}
 
     def _digits(self, scenes: Scenes) -> list[Digit]:
-        size = (self.crop_px, self.crop_px)
-        return [
-            Digit(scene, place, coco_crop_box(tuple(scenes.boxes_xywh[scene, place]), size))
-            for scene, place in np.argwhere(scenes.digits >= 0).tolist()
-        ]
+        places = np.argwhere(scenes.digits >= 0).tolist()
+        return [self._digit(scenes, scene, place) for scene, place in places]
+
+    def _digit(self, scenes: Scenes, scene: int, place: int) -> Digit:
+        box = tuple(scenes.boxes_xywh[scene, place].tolist())
+        return Digit(scene, place, coco_crop_box(box, (self.crop_px, self.crop_px)))
 
     def steps(self, batch_size: int) -> int:
         """Return the number of training batches in an epoch."""
-        return len(self.digits["train"]) // batch_size
+        return len(self.train.images) // batch_size
 
     def batches(
         self, split: str, *, seed: int = 0, epoch: int = 0, batch_size: int = 16, start: int = 0
     ) -> Iterator[Batch]:
         """Yield crops; targets are `Heatmaps`.
 
+        An epoch of training shows one digit of each scene, drawn anew; the test shows all.
+
         Raises:
-            UserError: The split is unknown or has fewer digits than one training batch.
+            UserError: The split is unknown or smaller than one training batch.
         """
-        digits = self.digits["train" if split == "train" else "test"]
         scenes = self.train if split == "train" else self.test
+        count = len(scenes.images if split == "train" else self.digits["test"])
         for indices, rng in batches_of(
-            len(digits),
+            count,
             split,
             seed=seed,
             epoch=epoch,
             batch_size=batch_size,
             start=start,
-            what="digits",
+            what="scenes",
         ):
-            chosen = [digits[index] for index in indices]
-            if rng is not None:
-                factors = rng.uniform(*SCALES, len(chosen))
-                chosen = [_scaled(d, factor) for d, factor in zip(chosen, factors, strict=True)]
-            yield self._batch(scenes, chosen)
+            if rng is None:
+                yield self._batch(scenes, [self.digits["test"][index] for index in indices])
+            else:
+                yield self._batch(scenes, [self.drawn(index, rng) for index in indices])
+
+    def drawn(self, scene: int, rng: np.random.Generator) -> Digit:
+        """Draw one digit of a training scene, and the scale of its crop."""
+        digit = rng.choice(np.flatnonzero(self.train.digits[scene] >= 0))
+        width, height = (box := self._digit(self.train, scene, int(digit)).box).scale_wh
+        factor = rng.uniform(*SCALES)
+        scaled = replace(box, scale_wh=(width * factor, height * factor))
+        return Digit(int(scene), int(digit), scaled)
 
     def _batch(self, scenes: Scenes, digits: list[Digit]) -> Batch:
         images, maps, weights = zip(*(self.example(scenes, d) for d in digits), strict=True)
@@ -264,8 +274,3 @@ class SceneLandmarks(ScenePose):
             "nme": 100 * float(errors.mean()),
             "failure_rate": 100 * failure_rate(errors, FAILURE),
         }
-
-
-def _scaled(digit: Digit, factor: float) -> Digit:
-    width, height = digit.box.scale_wh
-    return digit._replace(box=replace(digit.box, scale_wh=(width * factor, height * factor)))
