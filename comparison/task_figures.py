@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import ImageColor
 
+from comparison.looks import COLUMN_IN
 from comparison.snapshots import unpack, unpack_image
 from comparison.study import ARMS
 
@@ -16,7 +17,6 @@ BACKGROUND = (30, 30, 30)
 COLORS = [BACKGROUND, *(ImageColor.getrgb(f"hsl({36 * digit}, 65%, 50%)") for digit in range(10))]
 PALETTE = np.array(COLORS, dtype=np.uint8)
 DOTS = ("o", "s", "<", ">", "D")  # top, bottom, left, right, center
-PANEL_IN = 0.83
 EXAMPLES = 2
 STRIDE = 4
 Record = dict[str, Any]
@@ -32,7 +32,7 @@ def predictions(records: Sequence[Record]) -> Figure:
     shown = _by_task(records)
     rows = [(task, index) for task in shown for index in range(EXAMPLES)]
     columns = ("image", "truth", *ARMS)
-    size = (PANEL_IN * len(columns), PANEL_IN * len(rows) + 0.2)
+    size = (COLUMN_IN, COLUMN_IN / len(columns) * max(len(rows), 1) + 0.15)
     figure, grid = plt.subplots(len(rows) or 1, len(columns), figsize=size, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

@@ -3,25 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import numpy
+import numpy as np
 
 from comparison.mutation import case
 from comparison.mutation.trial import Trial
-from comparison.record import measurement, new_record
+from comparison.record import measurement
 from comparison.study import ARMS, Comparison, Study, load_study
 from tests.compared import THRESHOLDS, followed, layers, modes, noise
+from tests.synthetic_base import Record, record
+from tests.synthetic_dense import dense_runs
 from tests.synthetic_trial import trial_rows
-
-REFERENCE = {
-    "implementation": "HRNet-Image-Classification",
-    "version": "f760c988",
-    "sha256": "ab" * 32,
-    "license": "MIT",
-    "label": "official f760c988",
-    "official": True,
-    "shims": [],
-}
-Record = dict[str, Any]
 
 STUDY = """
 description: what the synthetic records belong to
@@ -38,6 +29,13 @@ training:
   epochs: 2
   batch_size: 128
   margin_pp: 1.0
+tasks:
+  names: [pose, segmentation]
+  seeds: [0, 1, 2]
+  epochs: 2
+  scenes: 32
+  margin_points: 5.0
+  ablation: [pose]
 speed:
   network: cls_hrnet_w18_small_v1
   image_size: 64
@@ -51,23 +49,6 @@ def study(folder: Path) -> Study:
     """Return a study whose file lies in a folder."""
     (folder / "synthetic.yaml").write_text(STUDY, encoding="utf-8")
     return load_study("synthetic", folder)
-
-
-def record(case: str, run_id: str, **parts: Any) -> Record:
-    """Make a valid record; what is not given is empty."""
-    filled: dict[str, Any] = {
-        "claim_ids": [],
-        "subject": {},
-        "measurements": [],
-        "tables": {},
-        "expectations": [],
-        "verdict": {"outcome": "reproduced", "reason": "as expected"},
-        "wall_s": 1.5,
-        "parameters": {},
-        **parts,
-    }
-    filled["inputs"] = {"reference": REFERENCE, **parts.get("inputs", {})}
-    return new_record(case=case, run_id=run_id, command="synthetic", **filled)
 
 
 def curves(seed: int, top1: float, epochs: int) -> dict[str, list[dict[str, Any]]]:
@@ -86,7 +67,7 @@ def curves(seed: int, top1: float, epochs: int) -> dict[str, list[dict[str, Any]
         }
         for epoch in range(1, epochs + 1)
     ]
-    rng = numpy.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     losses = [
         {"step": 5 * (i + 1), "train_loss": 2.3 * 0.8**i + 0.05 * float(rng.random())}
         for i in range(2 * epochs)
@@ -327,6 +308,7 @@ def all_records() -> list[Record]:
         equivalence(against="timm"),
         trial(),
         *training_runs(),
+        *dense_runs(),
         speed(),
         differences(),
         audit(),

@@ -6,7 +6,7 @@ import pytest
 
 from comparison import claims, numbers
 from comparison.study import ARMS, Study
-from tests import synthetic
+from tests import synthetic, synthetic_base
 
 PLACEHOLDERS = {
     "<claim>": [claim.id for claim in claims.CLAIMS],
@@ -114,7 +114,7 @@ def test_comparisons_with_timm_are_quoted_apart(study: Study) -> None:
     found = numbers.collect(study, records)
     assert found["equivalence.output_max"]["text"] == "2.0e-15"
     assert found["timm.output_max"]["text"] == "1.0e-03"
-    records[1]["inputs"]["reference"] = {**synthetic.REFERENCE, "label": "timm"}
+    records[1]["inputs"]["reference"] = {**synthetic_base.REFERENCE, "label": "timm"}
     assert numbers.collect(study, records)["reference.label"]["text"] == "official f760c988"
 
 

@@ -3,6 +3,7 @@
 import csv
 import doctest
 import io
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,23 @@ def test_rounding_does_not_make_a_negative_zero() -> None:
 def test_examples_in_the_documentation_hold() -> None:
     done = doctest.testmod(cells)
     assert done.attempted and not done.failed
+
+
+def test_variants_stand_beside_the_published_effect(tables: dict[str, Table]) -> None:
+    full, across, final, bilinear = rows(tables["ablation"])
+    assert (full["published"], full["difference"], full["direction"]) == ("73.4", "–", "–")
+    assert (across["difference"], across["published_difference"]) == ("-2.00", "-1.5")
+    assert (across["direction"], final["direction"]) == ("as published", "as published")
+    assert (bilinear["difference"], bilinear["direction"]) == ("+1.00", "opposite")
+    doubtful = synthetic.dense_runs()
+    doubtful[-1]["measurements"][1]["value"] = 0.0
+    study = synthetic.study(Path(tempfile.mkdtemp()))
+    table = next(t for t in build_tables(study, doubtful) if t.name == "ablation")
+    assert rows(table)[-1]["direction"] == "undecided"
+
+
+def test_dense_tasks_show_both_arms_and_equal_bits(tables: dict[str, Table]) -> None:
+    pose, segmentation = rows(tables["tasks"])
+    assert (pose["reference"], pose["reproduction"]) == ("22.00 ± 2.00", "22.00 ± 2.00")
+    assert (pose["bit_equal"], pose["verdict"], pose["trivial"]) == ("3 of 3", "reproduced", "8.4")
+    assert segmentation["metric"] == "mIoU (%)"

@@ -74,7 +74,7 @@ def _adam(rate: float, milestones: tuple[float, ...], source: str) -> Recipe:
 def _sgd(source: str) -> Recipe:
     return Recipe(
         optimizer="sgd",
-        learning_rate=0.05,
+        learning_rate=0.02,
         momentum=0.9,
         weight_decay=5e-4,
         schedule="poly",
