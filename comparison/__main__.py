@@ -121,10 +121,10 @@ def run_costs(arguments: argparse.Namespace) -> int:
     """Count what networks for dense tasks have and cost, beside every published figure."""
     from comparison import dense_cost
 
-    for row in dense_cost.table():
+    for row in dense_cost.table(arms=["reproduction"]):
         print(
-            "{network:<36}{quantity:<13}{image_size:<12}published {published:<7}"
-            "counted {value:<10.4f}{manner:<15} {convention}; {by}".format(**row)
+            "{network:<36}{quantity:<13}{image_size:<12}published {paper:<7}"
+            "counted {reproduction:<10.4f}{manner:<15} {convention}; {source}".format(**row)
         )
     return 0
 

@@ -47,9 +47,18 @@ def against_of(record: Record) -> str:
 
 
 def with_reference(records: Iterable[Record]) -> list[Record]:
-    """Return the comparisons with the reference of the study."""
-    compared = evidence.of_case(records, "equivalence")
+    """Return the comparisons with the reference of the study, those that ran."""
+    compared = live(evidence.of_case(records, "equivalence"))
     return [record for record in compared if against_of(record) == "reference"]
+
+
+def live(records: Iterable[Record]) -> list[Record]:
+    """Return the comparisons in which a mode ran, with no recorded traces alone."""
+    return [
+        record
+        for record in records
+        if any(row["outcome"] != verdict.NOT_RUN for row in record["tables"]["modes"])
+    ]
 
 
 def closest(rows: Iterable[Row]) -> float | None:

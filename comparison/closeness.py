@@ -52,9 +52,20 @@ MODE_LOOKS: dict[str, dict[str, Any]] = {
 THRESHOLDS = ("threshold_forward", "threshold_gradient")
 
 
+def not_run(record: Record) -> Figure:
+    """Say why there is nothing to draw."""
+    figure, axes = plt.subplots(figsize=(COLUMN_IN, 0.6))
+    axes.set_axis_off()
+    said = f"not run: {record['inputs'].get('live', 'no rows')}"
+    axes.text(0, 0.5, said, wrap=True, va="center", transform=axes.transAxes)
+    return figure
+
+
 def error_by_layer(record: Record) -> Figure:
     """Draw the error of every layer against depth, beside rounding and the thresholds."""
     rows = record["tables"]["layers"]
+    if not rows:
+        return not_run(record)
     figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.7))
     depth = [row["depth"] for row in rows]
     for name, (label, line) in BESIDE_LOOKS.items():
@@ -76,6 +87,8 @@ def error_by_layer(record: Record) -> Figure:
 def noise_floor(record: Record) -> Figure:
     """Draw, for every mode, how many tensors have how much noise, and how far the sides are."""
     rows = record["tables"]["noise"]
+    if not rows:
+        return not_run(record)
     figure, axes = plt.subplots(figsize=(COLUMN_IN, 2.5))
     decades = list(range(int(log10(EQUAL_BITS)), -7))
     deviating = [_at(rows, "deviation", decade) for decade in decades[1:]]
@@ -109,6 +122,8 @@ def divergence(record: Record) -> Figure:
     """Draw the divergence over optimizer steps: from the same state each time, and free."""
     forced = record["tables"]["steps"]
     free = [row for row in record["tables"]["trajectory"] if row["precision"] == "float64"]
+    if not forced:
+        return not_run(record)
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_IN, 3.3))
     steps = [row["step"] for row in forced]
     largest = [_drawable(row["largest_relative"]) for row in forced]

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import reference
-from comparison import arms, published
+from comparison import arms, family, published
 from comparison.counting import IMAGE_SIZE, OPERATORS, PARTS, Cost, measure
 from comparison.published import Figure
 from comparison.record import measurement, new_record
 from comparison.study import ARMS
-from reproduction import network_config
+from reproduction import CLASSIFICATION, network_config
 
 POOLING_REASON = (
     "the arms write global average pooling in different forms, of which fvcore counts one: "
@@ -226,8 +226,11 @@ def run(settings: Any) -> dict[str, Any]:
         settings: Checked parameters of notebook 01 (`comparison.parameters.check`).
 
     Returns:
-        The record: tables ``cost``, ``elsewhere``, ``parts`` and ``operators``.
+        The record: tables ``cost``, ``elsewhere``, ``parts`` and ``operators``; for dense tasks
+        what `comparison.family.run` returns.
     """
+    if settings.network not in CLASSIFICATION:
+        return family.run(settings)
     started = time.perf_counter()
     network = settings.network
     costs = {}

@@ -5,16 +5,20 @@ it, and the verdict says how the printed digits come about: by rounding, by cutt
 nearly, or not at all. No figure is forced to match.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from decimal import ROUND_DOWN, Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
+import reference
 from comparison.published import DenseFigure, dense_figures
+from comparison.study import ARMS
+from reference.errors import ReferenceAbsent
 from reproduction import network_config
 from reproduction.networks import CLASSES
 
@@ -28,6 +32,7 @@ CHANNELS, ANCHORS, KINDS, PROPOSALS = 256, 3, 81, 512
 HIDDEN, POOLED = 1024, 7
 RPN_OUTPUTS, BOX_OUTPUTS = ANCHORS * 5, KINDS * 5
 
+Macs = Callable[[str, tuple[int, int]], int]
 EXPLAINED = {
     "own": "the network itself, MACs / 2^30",
     "area": "MACs / 2^30 of the Cityscapes network, scaled by the number of pixels",
@@ -35,27 +40,41 @@ EXPLAINED = {
 }
 
 
-@cache
-def build_on_meta(name: str) -> nn.Module:
-    """Build a network without memory for its weights, and without drawing any."""
+@lru_cache(maxsize=1)  # several counts of one network follow one another
+def build_on_meta(name: str, arm: str = "reproduction") -> nn.Module | None:
+    """Build a network without memory for its weights, and without drawing any.
+
+    Returns:
+        The network; None for a reference that is not there, or has no such configuration.
+
+    Raises:
+        ReferenceUnavailable: The official files were altered.
+    """
     base, width = UNCONFIGURED.get(name, (name, None))
-    config = network_config(base)
-    if width is not None:
-        config = replace(config, name=name, width=width)
     with torch.device("meta"):
+        if arm == "reference":
+            try:
+                return None if width else reference.build(name)
+            except ReferenceAbsent:
+                return None
+        config = network_config(base)
+        if width is not None:
+            config = replace(config, name=name, width=width)
         return CLASSES[config.task](config, config.outputs)
 
 
 @cache
-def parameters_of(name: str) -> int:
-    """Count the trainable elements of a network."""
-    return sum(parameter.numel() for parameter in build_on_meta(name).parameters())
+def parameters_of(name: str, arm: str = "reproduction") -> int | None:
+    """Count the trainable elements of a network; None if the arm does not have it."""
+    model = build_on_meta(name, arm)
+    return None if model is None else sum(p.numel() for p in model.parameters())
 
 
 @cache
-def macs_of(name: str, image_size: tuple[int, int]) -> int:
+def macs_of(name: str, image_size: tuple[int, int], arm: str = "reproduction") -> int | None:
     """Count the multiply-accumulates of all convolutions for one image, from shapes alone."""
-    return count_macs(build_on_meta(name), image_size)
+    model = build_on_meta(name, arm)
+    return None if model is None else count_macs(model, image_size)
 
 
 def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
@@ -75,7 +94,8 @@ def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(add) for layer in layers]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*upsample.* is deprecated")  # the reference
             model.eval()(torch.empty(1, 3, *image_size, device="meta"))
     finally:
         for handle in handles:
@@ -99,30 +119,37 @@ def detector_macs(image_size: tuple[int, int]) -> int:
     return proposal + PROPOSALS * box
 
 
-def _own(figure: DenseFigure) -> float:
+def _own(figure: DenseFigure, parameters: int, macs: Macs) -> float:
     if figure.quantity == "parameters_m":
-        return parameters_of(figure.network) / 1e6
-    return macs_of(figure.network, figure.image_size) / 2**30
+        return parameters / 1e6
+    return macs(figure.network, figure.image_size) / 2**30
 
 
-def _area(figure: DenseFigure) -> float:
+def _area(figure: DenseFigure, parameters: int, macs: Macs) -> float:
     height, width = figure.image_size
     share = height * width / (CITYSCAPES_SIZE[0] * CITYSCAPES_SIZE[1])
-    return macs_of("seg_hrnet_w48_cityscapes", CITYSCAPES_SIZE) / 2**30 * share
+    return macs("seg_hrnet_w48_cityscapes", CITYSCAPES_SIZE) / 2**30 * share
 
 
-def _detector(figure: DenseFigure) -> float:
+def _detector(figure: DenseFigure, parameters: int, macs: Macs) -> float:
     if figure.quantity == "parameters_m":
-        return (parameters_of(figure.network) + detector_parameters()) / 2**20
+        return (parameters + detector_parameters()) / 2**20
     size = figure.image_size
-    return (macs_of(figure.network, size) + detector_macs(size)) / 2**30
+    return (macs(figure.network, size) + detector_macs(size)) / 2**30
 
 
-CONVENTIONS: dict[str, Callable[[DenseFigure], float]] = {
-    "own": _own,
-    "area": _area,
-    "detector": _detector,
-}
+Convention = Callable[[DenseFigure, int, Macs], float]
+CONVENTIONS: dict[str, Convention] = {"own": _own, "area": _area, "detector": _detector}
+
+
+def _value(figure: DenseFigure, arm: str, convention: str) -> float | None:
+    """Count in one arm what a figure counts; None if the arm is not there."""
+
+    def macs(network: str, image_size: tuple[int, int]) -> int:
+        return macs_of(network, image_size, arm) or 0
+
+    parameters = parameters_of(figure.network, arm)
+    return None if parameters is None else CONVENTIONS[convention](figure, parameters, macs)
 
 
 def manner(printed: str, value: float) -> str:
@@ -141,22 +168,51 @@ def manner(printed: str, value: float) -> str:
     return "within 0.2 %" if abs(value / float(printed) - 1) <= NEARLY else "not reproduced"
 
 
-def table() -> list[dict[str, Any]]:
-    """Lay every published figure of a dense network beside what is counted."""
-    return [_row(figure) for figure in dense_figures()]
+def verdict(figure: DenseFigure, how: str, values: dict[str, float | None]) -> str:
+    """Judge a printed figure: how it comes about, and whether both arms have it.
+
+    Digits that were cut off, and figures of something larger than the network, are met and
+    explained, not met as they are printed.
+    """
+    theirs = values["reference"]
+    if how == "not reproduced" or theirs not in (None, values["reproduction"]):
+        return "not reproduced"
+    if how == "within 0.2 %":
+        return "within tolerance"
+    plain = how == "rounded" and figure.convention == "own"
+    return "reproduced" if plain else "explained difference"
 
 
-def _row(figure: DenseFigure) -> dict[str, Any]:
-    value = CONVENTIONS[figure.convention](figure)
-    own = _own(figure)
+def table(
+    networks: Collection[str] | None = None, arms: Collection[str] = ARMS
+) -> list[dict[str, Any]]:
+    """Lay published figures of dense networks beside what is counted.
+
+    Args:
+        networks: About which; all unless given.
+        arms: Counted in which; ours always.
+    """
+    chosen = [f for f in dense_figures() if networks is None or f.network in networks]
+    return [_row(figure, arms) for figure in chosen]
+
+
+def _row(figure: DenseFigure, arms: Collection[str]) -> dict[str, Any]:
+    def count(arm: str) -> float | None:
+        return _value(figure, arm, figure.convention) if arm in arms else None
+
+    values = {"reference": count("reference"), "reproduction": count("reproduction")}
+    ours = values["reproduction"]
+    assert ours is not None
+    how = manner(figure.printed, ours)
     return {
         "network": figure.network,
         "quantity": figure.quantity,
         "image_size": " x ".join(map(str, figure.image_size)),
-        "published": figure.printed,
-        "by": figure.by,
+        "paper": figure.printed,
+        **values,
+        "own": _value(figure, "reproduction", "own"),
         "convention": EXPLAINED[figure.convention],
-        "value": value,
-        "own": own,
-        "manner": manner(figure.printed, value),
+        "manner": how,
+        "verdict": verdict(figure, how, values),
+        "source": figure.by,
     }

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 import reference
-from comparison import pairing, parameters, traces
+from comparison import by_trace, pairing, parameters, traces
 from comparison.engine.compare import complete, report_of
 from comparison.engine.examine import Examined, examine
 from comparison.engine.free import LOST, horizon, run_free
@@ -26,6 +26,7 @@ from comparison.engine.steps import Stepper, follow_free
 from comparison.engine.verdict import (
     ACCURACY,
     BITWISE,
+    DATA,
     FORCED,
     FREE,
     LIMITS,
@@ -41,9 +42,10 @@ from comparison.layers import layer_rows
 from comparison.noise import noise_rows
 from comparison.pairing import Pair
 from comparison.record import measurement, new_record
-from comparison.study import Comparison
+from comparison.study import TRACES, Comparison
+from reference.errors import ReferenceAbsent
 from reference.record import one_thread
-from reproduction import TrainConfig
+from reproduction import CLASSIFICATION
 
 CLAIM_IDS = ["C3", "C4", "C5", "C7"]
 # Free runs say something only until rounding has grown; more steps would show nothing.
@@ -73,12 +75,19 @@ def run(settings: parameters.Settings) -> dict[str, Any]:
         ``trajectory``, ``origins``, ``findings``, ``traces`` (with random weights against the
         reference only) and ``thresholds``.
 
+        Where the reference is not there, no mode runs and recorded traces decide.
+
     Raises:
         UserError: The weights do not fit.
     """
     start = time.perf_counter()
     with one_thread():
-        pair = pairing.pair_of(settings)
+        if settings.against == TRACES:
+            return by_trace.run(settings)
+        try:
+            pair = pairing.pair_of(settings)
+        except ReferenceAbsent as absent:  # which the stand-in of classification never is
+            return by_trace.run(settings, str(absent))
         outcome = compare_pair(pair, settings)
         tables = _tables(outcome, _replayed(pair, settings))
     named = Comparison(settings.network, settings.weights, settings.against, settings.steps)
@@ -87,7 +96,7 @@ def run(settings: parameters.Settings) -> dict[str, Any]:
         run_id=named.run_id,
         claim_ids=CLAIM_IDS,
         subject={"network": settings.network, "seed": settings.seed, "against": settings.against},
-        inputs={"reference": _identity(settings.against), **pair.inputs},
+        inputs={"reference": _identity(settings), **pair.inputs},
         measurements=_measurements(outcome, tables),
         tables=tables,
         expectations=_expectations(),
@@ -130,16 +139,15 @@ def compare_pair(pair: Pair, settings: parameters.Settings) -> Outcome:
     """
     start = time.perf_counter()
     leader = Leader(pair.reference, pair.batches)
-    epochs = TrainConfig().epochs
     examined = examine(
-        leader, pair.reproduction, name_map=pair.name_map, steps=settings.steps, epochs=epochs
+        leader, pair.reproduction, name_map=pair.name_map, steps=settings.steps, epochs=pair.epochs
     )
     count = min(3 * settings.steps, MOST_FREE_STEPS)
     trajectory, free = run_free(examined.subject, count)
     trajectory = [*_single_steps(examined, settings.steps), *trajectory]
     report = report_of(
         examined,
-        f"the reproduction against {_identity(settings.against)['label']}, {settings.network}, "
+        f"the reproduction against {_identity(settings)['label']}, {settings.network}, "
         f"{settings.weights} weights",
         trajectory=trajectory,
         **settings.decisive(),
@@ -176,18 +184,20 @@ def modes_table(record: dict[str, Any]) -> pd.DataFrame:
 
 
 def layers_table(record: dict[str, Any]) -> pd.DataFrame:
-    """Show every layer with its errors."""
-    return pd.DataFrame(record["tables"]["layers"]).set_index("depth")
+    """Show every layer with its errors; nothing if no mode ran."""
+    table = pd.DataFrame(record["tables"]["layers"])
+    return table if table.empty else table.set_index("depth")
 
 
 def calibration_table(record: dict[str, Any]) -> pd.DataFrame:
     """Show in how many tensors each neutral rewrite changed a bit, by mode."""
-    table = pd.DataFrame(record["tables"]["calibration"])
+    columns = ["rewrite", "mode", "changed"]
+    table = pd.DataFrame(record["tables"]["calibration"], columns=columns)
     return table.pivot(index="rewrite", columns="mode", values="changed")
 
 
-def _identity(against: str) -> dict[str, Any]:
-    return reference.identity(pairing.SOURCES[against])
+def _identity(settings: parameters.Settings) -> dict[str, Any]:
+    return reference.identity(pairing.SOURCES[settings.against], settings.network)
 
 
 def _with_recipe(report: Report, said: str) -> Report:
@@ -210,6 +220,8 @@ def _single_steps(examined: Examined, count: int) -> Rows:
 
 def _data(settings: parameters.Settings) -> ModeVerdict:
     """Compare the batches that the loader gives both arms when they train from the seed."""
+    if settings.network not in CLASSIFICATION:
+        return not_run(DATA, "random images and targets; the data of dense tasks are their records'")
     verdict = compare_data(pairing.loaded(settings), pairing.loaded(settings))
     reason = f"{settings.data}, as loaded for training: {verdict.reason}"
     return replace(verdict, reason=reason)
@@ -234,10 +246,7 @@ def _tables(outcome: Outcome, replayed: Rows) -> Tables:
         "trajectory": plain["trajectory"],
         "origins": [{**origin, "near": ", ".join(origin["near"])} for origin in plain["origins"]],
         "findings": [{"site": f.name, "text": f.text} for f in report.findings],
-        "traces": [
-            {k: finite(v) if isinstance(v, float) else v for k, v in row.items()}
-            for row in replayed
-        ],
+        "traces": by_trace.plain(replayed),
         "thresholds": _thresholds(),
     }
 

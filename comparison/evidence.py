@@ -140,7 +140,8 @@ def flips(runs: Iterable[Record], precision: str) -> tuple[int, int]:
 def main_network(study: Study) -> str:
     """Return the network that figures and examples show: W18 if the study has it."""
     chosen = "cls_hrnet_w18"
-    return chosen if chosen in study.networks or not study.networks else study.networks[0]
+    known = study.classifiers
+    return chosen if chosen in known or not known else known[0]
 
 
 def compared_by_layer(study: Study, records: Iterable[Record]) -> list[Record]:
@@ -149,14 +150,14 @@ def compared_by_layer(study: Study, records: Iterable[Record]) -> list[Record]:
     One record or none.
     """
     preferred = f"{main_network(study)}.random.reference."
-    compared = of_case(records, "equivalence")
+    compared = [r for r in of_case(records, "equivalence") if r["tables"]["layers"]]
     ordered = sorted(compared, key=lambda r: (not r["run_id"].startswith(preferred), r["run_id"]))
     return ordered[:1]
 
 
 def followed_longest(study: Study, records: Iterable[Record]) -> list[Record]:
     """Return the equivalence record with the most optimizer steps; one record or none."""
-    compared = of_case(records, "equivalence")
+    compared = [r for r in of_case(records, "equivalence") if r["tables"]["steps"]]
     return sorted(compared, key=lambda r: (-len(r["tables"]["steps"]), r["run_id"]))[:1]
 
 

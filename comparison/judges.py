@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from comparison import agreement, dense_evidence, evidence, published
 from comparison.evidence import Record, Row
-from comparison.study import Study
+from comparison.study import TRACES, Study
 
 # Worst first: one bad record decides, whatever the others say.
 SEVERITY = (
@@ -55,11 +55,34 @@ def of_cost(quantity: str, what: str) -> Judge:
     """Judge a counted quantity of all networks by the published digits."""
 
     def judge(study: Study, records: Sequence[Record]) -> Verdict:
+        records = [record for record in records if "cost" in record["tables"]]
         rows = [evidence.row_where(record, "cost", quantity=quantity) for record in records]
         verdict = _judge_rows([row for row in rows if row], what, records)
-        return _with_missing(verdict, len(records), len(study.networks), "networks")
+        return _with_missing(verdict, len(records), len(study.classifiers), "networks")
 
     return judge
+
+
+def of_dense_cost(study: Study, records: Sequence[Record]) -> Verdict:
+    """Judge what is printed about networks for dense tasks, by the rows of all their records."""
+    counted = [record for record in records if "dense_cost" in record["tables"]]
+    rows = evidence.rows_of(counted, "dense_cost")
+    if not rows:
+        return Verdict(outcome="not run", reason="no network for a dense task was counted")
+    differing = [
+        row["network"]
+        for row in evidence.rows_of(counted, "dense_networks")
+        if row["verdict"] != "reproduced"
+    ]
+    if differing:
+        reason = f"{differing[0]}: names, shapes or counts are not those of the reference"
+        return Verdict(outcome="not reproduced", reason=reason, records=len(counted))
+    outcome = worst(row["verdict"] for row in rows)
+    good = sum(row["verdict"] != "not reproduced" for row in rows)
+    reason = f"{good} of {len(rows)} printed figures met or explained"
+    if missed := [f"{row['network']} {row['paper']}" for row in rows if row["verdict"] == outcome]:
+        reason += f", first missed: {missed[0]}" if outcome == "not reproduced" else ""
+    return Verdict(outcome=outcome, reason=reason, records=len(counted))
 
 
 def _with_missing(verdict: Verdict, there: int, planned: int, what: str) -> Verdict:
@@ -164,6 +187,9 @@ def of_modes(*wanted: str) -> Judge:
     """Judge modes of the comparison over all networks and weights."""
 
     def judge(study: Study, records: Sequence[Record]) -> Verdict:
+        records = agreement.live(records)
+        if not records:
+            return Verdict(outcome="not run", reason="nothing was compared live")
         rows = [row for row in agreement.modes(records) if row["mode"] in wanted]
         outcome = worst(row["outcome"] for row in rows)
         margin = agreement.closest(rows)
@@ -175,7 +201,8 @@ def of_modes(*wanted: str) -> Judge:
         if bad:
             reason = f"{bad[0]['network']}, {bad[0]['mode']}: {bad[0]['reason']}"
         verdict = Verdict(outcome=outcome, reason=reason, records=len(records))
-        return _with_missing(verdict, len(records), len(study.compared()), "comparisons")
+        planned = [compared for compared in study.compared() if compared.against != TRACES]
+        return _with_missing(verdict, len(records), len(planned), "comparisons")
 
     return judge
 
@@ -188,7 +215,7 @@ def of_traces(study: Study, records: Sequence[Record]) -> Verdict:
         return Verdict(outcome="not run", reason="none of the networks has a recorded trace")
     count = sum(row["rows"] for row in rows)
     largest = max(row["worst_relative_error"] for row in rows)
-    networks = {agreement.network_of(record) for record in replayed}
+    networks = {row["network"] for row in rows}
     failed = sum(row["failures"] for row in rows)
     reason = f"{count} rows of {len(networks)} networks replayed, largest error {largest:.1e}"
     if failed:

@@ -1,6 +1,6 @@
 """What a comparison starts from: both networks in one state, and the batches both see."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import safetensors
 from torch import nn
 
-from comparison import arms, recipes
+from comparison import arms, dense, recipes
 from comparison.engine.sides import Batch, Side
 from comparison.engine.states import (
     load_state,
@@ -20,7 +20,7 @@ from comparison.engine.states import (
 )
 from comparison.parameters import Settings
 from comparison.study import ROOT
-from reproduction import TrainConfig, UserError
+from reproduction import TrainConfig, UserError, network_config
 from reproduction.checkpoints import load_checkpoint
 from reproduction.tasks.classification.sources import load_dataset
 
@@ -42,6 +42,7 @@ class Pair:
         name_map: Our names of state tensors to the reference's.
         batches: One for each optimizer step, in float64.
         inputs: Where weights, data and recipes come from, for the record.
+        epochs: Of the recipes.
     """
 
     reference: Side
@@ -49,6 +50,7 @@ class Pair:
     name_map: Callable[[str], str]
     batches: tuple[Batch, ...]
     inputs: dict[str, Any]
+    epochs: int = TrainConfig().epochs
 
 
 def pair_of(settings: Settings) -> Pair:
@@ -65,18 +67,35 @@ def pair_of(settings: Settings) -> Pair:
 
 
 def random_pair(network: str, steps: int, seed: int = 0, against: str = "reference") -> Pair:
-    """Build both networks of 1000 classes in a random state, with random batches.
+    """Build both networks, with as many outputs as officially, in a random state.
 
     Raises:
         UserError: The network is unknown.
     """
-    models = _models(network, arms.OFFICIAL_CLASSES, against)
+    config = network_config(network)
+    models = _models(network, config.outputs, against)
     state = random_state(models[0], seed)
     for model in models:
         _load(model, state)
     weights = {"kind": "random", "seed": seed, "sha256": state_sha256(state)}
     inputs = {"weights": weights, "data": {"name": "random normal images"}}
-    return _pair(models, network, against, random_batches(steps, seed), inputs)
+    if config.task == "classification":
+        return _pair(models, network, against, random_batches(steps, seed), inputs)
+    quiet(models)
+    shape = (BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE)
+    batches = tuple(dense.batch_of(config, shape, f"{seed}/{step}") for step in range(steps))
+    return _pair(models, network, against, batches, inputs)
+
+
+def quiet(models: Iterable[nn.Module]) -> None:
+    """Let no channel be dropped: OCR's dropout is the one draw of random numbers in a network.
+
+    Both sides would draw alike, but a rewritten batch would be shown other channels.
+    """
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout2d):
+                module.p = 0.0
 
 
 def random_batches(count: int, seed: int = 0) -> tuple[Batch, ...]:
@@ -145,12 +164,15 @@ def _pair(
     names = arms.name_of(ours)
     share_parameters(ours, theirs, {own: names(own) for own in ours.state_dict()})
     side, recipe = recipes.reference_side(theirs, network, SOURCES[against])
+    config = network_config(network)
+    is_dense = config.task != "classification"
     return Pair(
         reference=side,
-        reproduction=recipes.our_side(ours),
+        reproduction=recipes.our_dense_side(ours, config) if is_dense else recipes.our_side(ours),
         name_map=arms.name_of(ours),
         batches=batches,
         inputs={**inputs, "reference_recipe": recipe},
+        epochs=dense.recipe_of(config).epochs if is_dense else TrainConfig().epochs,
     )
 
 

@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from comparison.mutation.plan import PLANS
-from comparison.study import AGAINST, ARMS, ROOT, SMALL, TASKS, VARIANTS, WEIGHTS
-from reproduction import CLASSIFICATION, UserError
+from comparison.study import (
+    AGAINST,
+    ARMS,
+    DENSE,
+    ROOT,
+    SMALL,
+    TASKS,
+    TRACES,
+    VARIANTS,
+    WEIGHTS,
+)
+from reproduction import CLASSIFICATION, NETWORKS, UserError
 from reproduction.device import DEVICES
 from reproduction.tasks.classification.sources import parse_data
 
@@ -54,6 +64,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "variant": (SMALL, *VARIANTS),
 }
 SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1, "scenes": 1}
+# Notebooks that take more networks than those for classification, and the family as a whole.
+FAMILY = ("01_networks", "02_equivalence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +129,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
             )
     values = {name: given.get(name, default) for name, default in expected.items()}
     for name, value in values.items():
-        _check_one(name, value, type(expected[name]))
+        _check_one(name, value, type(expected[name]), _choices(notebook, name))
     parse_data(values["data"])
-    if values.get("weights") == "trained" and not values["weights_file"]:
-        raise UserError("weights is 'trained', but weights_file is empty: name a safetensors file")
+    _check_together(values)
     values["results_dir"] = ROOT / values["results_dir"]
     return Settings(notebook=notebook, **values)
 
@@ -132,11 +143,35 @@ def _is_parameter(name: str, value: Any) -> bool:
     return not name.startswith("_") and name not in kernel and plain
 
 
-def _check_one(name: str, value: Any, kind: type) -> None:
+def _choices(notebook: str, name: str) -> tuple[str, ...]:
+    """List what a parameter may be; nothing if its type is all that is asked."""
+    if name == "network" and notebook in FAMILY:
+        return (*NETWORKS, DENSE)
+    return CHOICES.get(name, ())
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    """Refuse parameters that have no meaning beside one another."""
+    trained = values.get("weights") == "trained"
+    if trained and not values["weights_file"]:
+        raise UserError("weights is 'trained', but weights_file is empty: name a safetensors file")
+    if trained and (values["network"] not in CLASSIFICATION or values["against"] == TRACES):
+        raise UserError(
+            f"weights is 'trained', but network is {values['network']!r} and against "
+            f"{values['against']!r}: trained weights are for classification, compared live"
+        )
+    if values["network"] == DENSE and values.get("against", TRACES) != TRACES:
+        raise UserError(
+            f"network {DENSE!r} is a family, which is compared by recorded traces only: give "
+            f"against = {TRACES!r}, or name one network"
+        )
+
+
+def _check_one(name: str, value: Any, kind: type, choices: tuple[str, ...]) -> None:
     if type(value) is not kind:
         raise UserError(f"parameter {name} is {value!r}; give a value of type {kind.__name__}")
-    if name in CHOICES and value not in CHOICES[name]:
-        raise UserError(f"{name} {value!r} is unknown; use one of {', '.join(CHOICES[name])}")
+    if choices and value not in choices:
+        raise UserError(f"{name} {value!r} is unknown; use one of {', '.join(choices)}")
     if isinstance(value, int | float) and not value >= SMALLEST.get(name, 0):
         raise UserError(
             f"parameter {name} is {value}; give a number of at least {SMALLEST.get(name, 0)}"

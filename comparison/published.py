@@ -68,6 +68,29 @@ def ablation(task: str) -> Ablation:
     return Ablation(**entry)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """One printed accuracy of a network for a dense task.
+
+    Attributes:
+        task: As in `reproduction.NetworkConfig.task`.
+        network: Official name, or the published one of a whole detector.
+        data: Data set and split.
+        setting: Input size, flipping, scales, schedule.
+        metric: What is printed.
+        printed: Its digits.
+        by: Who prints it.
+    """
+
+    task: str
+    network: str
+    data: str
+    setting: str
+    metric: str
+    printed: str
+    by: str
+
+
 @cache
 def _sources() -> dict[str, Any]:
     return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
@@ -93,3 +116,16 @@ def dense_figures() -> list[DenseFigure]:
         DenseFigure(**{**entry, "image_size": tuple(entry["image_size"])})
         for entry in _sources()["dense"]
     ]
+
+
+def accuracies() -> list[Accuracy]:
+    """Return the printed accuracies of networks for dense tasks."""
+    return [
+        Accuracy(**common, metric=metric, printed=printed)
+        for entry in _sources()["accuracy"]
+        for common in [{name: entry[name] for name in _ACCURACY_KEYS}]
+        for metric, printed in entry["printed"].items()
+    ]
+
+
+_ACCURACY_KEYS = ("task", "network", "data", "setting", "by")

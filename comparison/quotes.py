@@ -27,22 +27,47 @@ def listed(values: Iterable[Any]) -> str:
 
 def networks(study: Study, records: Sequence[Record], put: Put) -> None:
     """Quote sizes, costs and how they divide over the network."""
-    counted = {r["subject"]["network"]: r for r in evidence.of_case(records, "networks")}
+    counted = {
+        record["subject"]["network"]: record
+        for record in evidence.of_case(records, "networks")
+        if "cost" in record["tables"]
+    }
     met = sum(r["verdict"]["outcome"] == "reproduced" for r in counted.values())
     whole = list(counted.values())
     put("networks.count", str(len(counted)) if counted else NOT_RUN, paths(whole, "tables.cost"))
     put("networks.reproduced", str(met) if counted else NOT_RUN, paths(whole, "verdict"))
-    for name in study.networks:
+    for name in study.classifiers:
         record = counted.get(name)
         for quantity in ("parameters_m", "gmacs", "published_gflops", "fvcore_gflops"):
             row = evidence.row_where(record, "cost", quantity=quantity) if record else None
             text = fixed(row["reproduction"], 4) if row else NOT_RUN
             put(f"networks.{name}.{quantity}", text, paths([record] if record else [], quantity))
+    _family(records, put)
     drawn = evidence.main_network(study)
     put("network.drawn", evidence.short_name(drawn), "reproduction/config.py")
     small = CLASSIFICATION["cls_hrnet_w18_small_v1"]
     put("network.small_v1.width", str(small.width), "reproduction/config.py")
     _parts(study, counted.get(drawn), put)
+
+
+def _family(records: Sequence[Record], put: Put) -> None:
+    """Quote what is known about the networks for dense tasks, and by which kind of evidence."""
+    counted = [r for r in evidence.of_case(records, "networks") if "dense_cost" in r["tables"]]
+    networks = evidence.rows_of(counted, "dense_networks")
+    figures = evidence.rows_of(counted, "dense_cost")
+    beside = sum(row["parameters_reference"] is not None for row in networks)
+    missed = sum(row["verdict"] == "not reproduced" for row in figures)
+    source = paths(counted, "tables.dense_cost")
+    put("family.networks", _count(networks), source)
+    put("family.counted_beside", str(beside) if networks else NOT_RUN, source)
+    put("family.figures", _count(figures), source)
+    put("family.figures_missed", str(missed) if figures else NOT_RUN, source)
+    compared = evidence.of_case(records, "equivalence")
+    live = {agreement.network_of(record) for record in agreement.with_reference(records)}
+    traced = {row["network"] for row in agreement.traces(compared)}
+    source = paths(compared, "tables.modes")
+    put("family.live", _count({n for n in live if n not in CLASSIFICATION}), source)
+    put("family.traced", _count({n for n in traced if n not in CLASSIFICATION}), source)
 
 
 def _parts(study: Study, record: Record | None, put: Put) -> None:
@@ -84,7 +109,7 @@ def compared_networks(study: Study, records: Sequence[Record], put: Put) -> None
         put(f"equivalence.noise_{key}", scientific(agreement.noise(rows, *groups[key])), source)
     _margins(compared, put)
     _by_timm(records, put)
-    _replayed(compared, put)
+    _replayed(evidence.of_case(records, "equivalence"), put)
     _followed(compared, put)
 
 

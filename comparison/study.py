@@ -18,13 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "workflow" / "studies"
 ARMS = ("reference", "reproduction")
 WEIGHTS = ("random", "trained")
-AGAINST = ("reference", "timm")
 # Dense tasks on composed scenes, and what networks they are trained with: the small one that both
 # arms have, and the paper's variants of fusion, which only the reproduction has.
 TASKS = ("pose", "segmentation", "ocr", "landmarks")
 ABLATED = ("pose", "segmentation")
 SMALL = "small"
 VARIANTS = ("full", "across", "final", "bilinear")
+TRACES = "traces"  # the numbers that the official code was recorded to
+AGAINST = ("reference", "timm", TRACES)
+DENSE = "dense"  # stands for all networks of tasks other than classification
 
 
 class StudyError(ValueError):
@@ -42,6 +44,8 @@ class Comparison(NamedTuple):
     @property
     def run_id(self) -> str:
         """Name of its record."""
+        if self.against == TRACES:  # whose weights and steps are those of the recording
+            return f"{self.network}.{TRACES}"
         return f"{self.network}.{self.weights}.{self.against}.steps{self.steps}"
 
 
@@ -56,6 +60,7 @@ class EquivalencePlan:
         timm: Compared with timm's network as well, with random weights.
         long: Followed over `long_steps` optimizer steps as well, with random weights.
         long_steps: See `long`.
+        traces: Held to what is on record, without the reference; ``dense`` names a family.
     """
 
     networks: tuple[str, ...]
@@ -64,6 +69,7 @@ class EquivalencePlan:
     timm: tuple[str, ...] = ()
     long: tuple[str, ...] = ()
     long_steps: int = 200
+    traces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _need(set(self.weights) <= set(WEIGHTS), "equivalence.weights", self.weights, WEIGHTS)
@@ -187,6 +193,11 @@ class Study:
         """The study's folder, relative to the repository."""
         return f"results/{self.name}"
 
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """The networks for classification among those that are counted."""
+        return tuple(name for name in self.networks if name.startswith("cls_"))
+
     def compared(self) -> list[Comparison]:
         """List what is compared layer by layer.
 
@@ -202,9 +213,8 @@ class Study:
             if weights == "random" or network == trained
         ]
         live += [Comparison(network, "random", "timm", plan.steps) for network in plan.timm]
-        return live + [
-            Comparison(name, "random", "reference", plan.long_steps) for name in plan.long
-        ]
+        live += [Comparison(name, "random", "reference", plan.long_steps) for name in plan.long]
+        return live + [Comparison(name, "random", TRACES, 1) for name in plan.traces]
 
 
 def known_studies(folder: Path = STUDIES) -> list[str]:

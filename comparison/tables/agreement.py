@@ -24,9 +24,10 @@ def equivalence(study: Study, records: Sequence[Record]) -> Table:
 
 def _comparison(planned: Comparison, record: Record | None) -> dict[str, str]:
     cells = {name: str(getattr(planned, name)) for name in COMPARED}
-    if record is None:
+    if record is None or not agreement.live([record]):
         rest = ("tensors", "bit_equal", *MODE_COLUMNS.values(), "horizon", "verdict")
-        return {**cells, **dict.fromkeys(rest, NOT_RUN)}
+        by_trace = {"verdict": f"{record['verdict']['outcome']} (traces)"} if record else {}
+        return {**cells, **dict.fromkeys(rest, NOT_RUN), **by_trace}
     rows = [row for row in agreement.modes([record]) if row["mode"] in MODE_COLUMNS]
     errors = {row["mode"]: scientific(row["max_error"]) for row in rows}
     ends, steps = (evidence.measured(record, name) for name in ("horizon", "free_steps"))

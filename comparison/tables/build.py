@@ -4,15 +4,18 @@ from collections.abc import Callable, Sequence
 
 from comparison.evidence import Record
 from comparison.study import Study
-from comparison.tables import agreement, dense, outcomes, structure, trial
+from comparison.tables import agreement, dense, family, outcomes, structure, trial
 from comparison.tables import study as about
 from comparison.tables.table import Table
 
 MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "networks": structure.networks,
     "cost": structure.cost,
+    "dense_networks": family.dense_networks,
+    "dense_cost": family.dense_cost,
     "equivalence": agreement.equivalence,
     "modes": agreement.modes,
+    "family": family.evidence_by_network,
     "trial": trial.scores,
     "policies": trial.policies,
     "checkers": trial.checkers,
@@ -23,6 +26,7 @@ MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "tasks": dense.tasks,
     "ablation": dense.ablation,
     "speed": outcomes.speed,
+    "task_accuracy": family.task_accuracy,
     "differences": structure.differences,
     "audit": structure.audit,
     "recipe": about.recipe,

@@ -25,7 +25,7 @@ def networks(study: Study, records: Sequence[Record]) -> Table:
     """List the planned networks: their shape, their parameters, and whether the cost is met."""
     counted = {r["subject"]["network"]: r for r in evidence.of_case(records, "networks")}
     columns = ("network", *SHAPE_COLUMNS, *CONTRACT, "published_gflops")
-    rows = [_network(name, counted.get(name)) for name in study.networks]
+    rows = [_network(name, counted.get(name)) for name in study.classifiers]
     caption = (
         "The networks as configured, their parameters in millions, and whether the published "
         "GFLOPs are met to the printed digit."
@@ -62,7 +62,7 @@ def _contract(row: dict[str, Any]) -> dict[str, str]:
 def cost(study: Study, records: Sequence[Record]) -> Table:
     """List every counted quantity beside what the official README prints."""
     order = list(CLASSIFICATION)
-    counted = evidence.of_case(records, "networks")
+    counted = [r for r in evidence.of_case(records, "networks") if "cost" in r["tables"]]
     counted.sort(key=lambda record: order.index(record["subject"]["network"]))
     columns = ("network", "quantity", "unit", *CONTRACT, "source")
     rows = [
