@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import reference
-from comparison.effects import networks, recipe
+from comparison.effects import dense, networks, recipe, scores
 from comparison.effects.subjects import Effect, Subjects
 from comparison.record import measurement, new_record
 from reproduction import TrainConfig
@@ -52,18 +52,48 @@ def measurable(
         "D13": lambda: networks.missing_checkpoint(subjects),
         "D16": recipe.published_twice,
         "D17": lambda: networks.weight_names(subjects),
+        **measurable_dense(subjects.seed),
+    }
+
+
+def measurable_dense(seed: int) -> dict[str, Callable[[], Effect]]:
+    """Say how the differences of networks for dense tasks are measured."""
+    return {
+        "D18": lambda: dense.corners(seed),
+        "D19": lambda: dense.weight_decay_of_adam(seed),
+        "D20": lambda: dense.shared_setting(seed),
+        "D21": dense.drops_of_pose,
+        "D22": dense.late_decay,
+        "D23": dense.scaled_cost,
+        "D24": dense.missed_figures,
+        "D25": scores.no_hard_pixel,
+        "D26": lambda: scores.auxiliary_mean(seed),
+        "D27": lambda: scores.summed_exponentials(seed),
+        "D28": scores.absent_class,
+        "D29": scores.empty_targets,
+        "D30": scores.wider_threshold,
+        "D31": scores.shifted_peaks,
+        "D32": scores.wrapped_label,
+        "D33": dense.cut_names,
+        "D34": dense.numpy_names,
     }
 
 
 def row(number: str, statement: dict[str, str], effect: Effect | None) -> dict[str, Any]:
-    """Lay one difference out; one without a measurable effect is not comparable."""
+    """Lay one difference out; one without a measurable effect is not comparable.
+
+    An effect without a value could not be measured on this machine, and says why.
+    """
     outcome = "not comparable"
-    if effect is not None:
+    if effect is not None and effect.value is None:
+        outcome = "not run"
+    elif effect is not None:
         outcome = "explained difference" if effect.holds else "not reproduced"
+    reason = f": {statement['unmeasured']}" if "unmeasured" in statement else ""
     return {
         "id": number,
         **{name: statement[name] for name in ("title", "paper", "reference", "reproduction")},
-        "effect": effect.what if effect else "not measured",
+        "effect": effect.what if effect else f"not measured{reason}",
         "value": effect.value if effect else None,
         "unit": effect.unit if effect else "",
         "verdict": outcome,

@@ -66,8 +66,9 @@ def _family(records: Sequence[Record], put: Put) -> None:
     live = {agreement.network_of(record) for record in agreement.with_reference(records)}
     traced = {row["network"] for row in agreement.traces(compared)}
     source = paths(compared, "tables.modes")
-    put("family.live", _count({n for n in live if n not in CLASSIFICATION}), source)
-    put("family.traced", _count({n for n in traced if n not in CLASSIFICATION}), source)
+    for key, names in (("live", live), ("traced", traced)):
+        count = str(sum(name not in CLASSIFICATION for name in names))
+        put(f"family.{key}", count if compared else NOT_RUN, source)
 
 
 def _parts(study: Study, record: Record | None, put: Put) -> None:

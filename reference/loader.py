@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -156,6 +156,33 @@ def build(
         return _build_standin(pin, pins)
     key = pin.repository if found == "official" else pin.wheel
     return _build_official(pin, pins.repository(key), config)
+
+
+def build_together(network: str, overrides: Sequence[Mapping[str, Any]]) -> list[nn.Module]:
+    """Build an official network several times from one execution of its file, as a script would.
+
+    What the file keeps as a module global is shared then, by the last setting; `build` gives each
+    network a module of its own.
+
+    Args:
+        network: official name, of a network that has a yaml file.
+        overrides: for each one, values of the yaml file by their dotted paths.
+
+    Raises:
+        ReferenceUnavailable: unknown network; absent or altered files.
+    """
+    pins = load_pins()
+    pin = pins.network(network)
+    resolve("official", pin, pins)
+    repository = pins.repository(pin.repository)
+    module = import_official(repository, pin.file, store.OFFICIAL)
+    content = yaml.safe_load(store.read_verified(repository, pin.config, store.OFFICIAL))
+    models = []
+    for override in overrides:
+        settings = shims.settings_of(content)
+        shims.override(settings, {**pin.settings, **override})
+        models.append(getattr(module, pin.class_name)(settings))
+    return models
 
 
 def training_settings(network: str, *, source: str = "auto") -> dict[str, Any] | None:

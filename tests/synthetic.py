@@ -8,20 +8,22 @@ import numpy as np
 from comparison.mutation import case
 from comparison.mutation.trial import Trial
 from comparison.record import measurement
-from comparison.study import ARMS, Comparison, Study, load_study
+from comparison.study import ARMS, DENSE, Comparison, Study, load_study
 from tests.compared import THRESHOLDS, followed, layers, modes, noise
-from tests.synthetic_base import Record, record
+from tests.synthetic_base import REFERENCE, Record, record
 from tests.synthetic_dense import dense_runs
+from tests.synthetic_family import counted, traced
 from tests.synthetic_trial import trial_rows
 
 STUDY = """
 description: what the synthetic records belong to
-networks: [cls_hrnet_w18_small_v1, cls_hrnet_w18]
+networks: [cls_hrnet_w18_small_v1, cls_hrnet_w18, dense]
 equivalence:
   networks: [cls_hrnet_w18_small_v1]
   weights: [random]
   steps: 3
   timm: [cls_hrnet_w18_small_v1]
+  traces: [dense]
 training:
   network: cls_hrnet_w18_small_v1
   data: digits
@@ -304,7 +306,9 @@ def all_records() -> list[Record]:
     """Make one record or more of every case, sorted as they are read."""
     records = [
         *(network(name) for name in PUBLISHED),
+        record("networks", DENSE, **counted(REFERENCE)),
         equivalence(),
+        record("equivalence", **traced()),
         equivalence(against="timm"),
         trial(),
         *training_runs(),

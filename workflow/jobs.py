@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from comparison.study import ROOT, Study
+from comparison.study import ROOT, TRACES, Comparison, Study
 
 NOTEBOOKS = {
     "networks": "notebooks/01_networks.ipynb",
@@ -48,7 +48,8 @@ ALL_CORES = 0
 MEMORY_SHARE = 0.8
 # A comparison in float64 holds both arms, their gradients and momenta, and the reference's step
 # before and after. Measured peaks, in MiB: 3250 for the smallest network over 200 steps, 4350 for
-# W18, 6680, 7230, 9590, 11020, 12310 up to W48; W64 goes by parameters.
+# W18, 6680, 7230, 9590, 11020, 12310 up to W48; W64 goes by parameters. So do networks for other
+# tasks, with 170 MiB a million parameters (1240 measured for the smallest one for segmentation).
 COMPARISON_MIB = {
     "cls_hrnet_w18": 4600,
     "cls_hrnet_w30": 7000,
@@ -57,9 +58,15 @@ COMPARISON_MIB = {
     "cls_hrnet_w44": 11500,
     "cls_hrnet_w48": 12800,
     "cls_hrnet_w64": 22000,
+    "pose_hrnet_w32": 6500,
+    "seg_hrnet_w18_small_v1_cityscapes": 1600,
+    "seg_hrnet_ocr_w48_cityscapes": 14000,
+    "face_hrnet_w18_wflw": 3500,
+    "det_hrnetv2p_w18": 4200,
 }
 USUAL_MIB = 3500
 TASK_MIB = 2000  # 1200 measured
+TRACES_MIB = 4000  # W48 by parameters; 1790 measured for W32, for pose
 TRIAL_MIB = 9000  # reference and candidates with their steps, kept; 8530 measured
 
 
@@ -182,9 +189,16 @@ def _equivalence(study: Study) -> Iterator[Job]:
             "equivalence",
             compared.run_id,
             parameters=parameters,
-            memory_mib=COMPARISON_MIB.get(compared.network, USUAL_MIB),
+            memory_mib=_comparison_mib(compared),
             depends=(donor.key,) if donor else (),
         )
+
+
+def _comparison_mib(compared: Comparison) -> int:
+    """Say what a comparison takes; recorded traces are replayed one network after another."""
+    if compared.against == TRACES:
+        return TRACES_MIB
+    return COMPARISON_MIB.get(compared.network, USUAL_MIB)
 
 
 def weights_file(job: Job) -> str:

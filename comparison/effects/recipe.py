@@ -3,6 +3,7 @@
 import math
 import statistics
 import warnings
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -21,27 +22,35 @@ SMALL_WIDTH, NOMINAL_WIDTH = 16, 18
 
 def schedule_of_current_torch(config: TrainConfig) -> list[float]:
     """Follow PyTorch's own scheduler when it is stepped at the start of every epoch."""
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     milestones = [round(share * config.epochs) for share in config.milestones]
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, config.gamma)
+    return rates_stepped_first(config.learning_rate, milestones, config.gamma, config.epochs)
+
+
+def rates_stepped_first(
+    rate: float, milestones: Sequence[int], gamma: float, epochs: int
+) -> list[float]:
+    """Return the rate of every epoch if the scheduler is stepped at its start."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(milestones), gamma)
     rates = []
     with warnings.catch_warnings():
         # PyTorch warns that the order is wrong; the order is what is measured.
         warnings.simplefilter("ignore", UserWarning)
-        for _ in range(config.epochs):
+        for _ in range(epochs):
             scheduler.step()
             rates.append(optimizer.param_groups[0]["lr"])
     return rates
 
 
-def _drops(rates: list[float]) -> list[int]:
+def drops(rates: Sequence[float]) -> list[int]:
+    """List the epochs, counted from 0, that are the first at a lower rate."""
     return [epoch for epoch in range(1, len(rates)) if rates[epoch] < rates[epoch - 1] * 0.99]
 
 
 def schedule_table(config: TrainConfig) -> list[dict[str, Any]]:
     """List the epochs, counted from 0, that are the first at a lower learning rate."""
-    reference = _drops(schedule_of_current_torch(config))
-    ours = _drops([learning_rate(config, e, config.epochs) for e in range(config.epochs)])
+    reference = drops(schedule_of_current_torch(config))
+    ours = drops([learning_rate(config, e, config.epochs) for e in range(config.epochs)])
     paper = [round(share * config.epochs) for share in config.milestones]
     return [
         {"drop": n + 1, "paper": p, "reference": r, "reproduction": o}

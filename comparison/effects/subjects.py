@@ -22,7 +22,7 @@ class Effect:
 
     Attributes:
         what: What was measured.
-        value: The number, or None where there is none.
+        value: The number, or None where it cannot be measured on this machine.
         unit: Its unit.
         holds: Whether the behavior is still the documented one.
     """

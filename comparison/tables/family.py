@@ -173,8 +173,7 @@ def _accuracy(
 ) -> dict[str, str]:
     here = {arm: measured.get((figure.task, _metric(figure.metric), arm)) for arm in ARMS}
     values: dict[str, Any] = {
-        arm: None if found is None else sum(found[0]) / len(found[0])
-        for arm, found in here.items()
+        arm: None if found is None else sum(found[0]) / len(found[0]) for arm, found in here.items()
     }
     data = sorted({found[1] for found in here.values() if found})
     return {

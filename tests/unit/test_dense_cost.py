@@ -82,7 +82,11 @@ def test_the_command_prints_every_figure(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_scaling_by_area_is_not_what_the_network_costs() -> None:
-    rows = [row for row in dense_cost.table(arms=OURS) if row["convention"] == dense_cost.EXPLAINED["area"]]
+    rows = [
+        row
+        for row in dense_cost.table(arms=OURS)
+        if row["convention"] == dense_cost.EXPLAINED["area"]
+    ]
     assert {row["manner"] for row in rows} == {"rounded"}
     assert all(manner(row["paper"], row["own"]) != "rounded" for row in rows)
 

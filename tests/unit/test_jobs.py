@@ -24,7 +24,7 @@ def of_case(case: str) -> list[Job]:
 
 def test_standard_has_one_job_a_record() -> None:
     keys = [job.key for job in jobs_of(STANDARD)]
-    assert len(keys) == len(set(keys)) == 9 + 13 + 12 + 48 + 1 + 1 + 1 + 1
+    assert len(keys) == len(set(keys)) == 10 + 18 + 12 + 48 + 1 + 1 + 1 + 1
 
 
 def test_training_runs_have_the_names_of_their_records() -> None:
@@ -54,12 +54,15 @@ def test_trained_weights_wait_for_the_run_that_trains_them() -> None:
 
 def test_tiny_compares_random_weights_only() -> None:
     ids = [job.run_id for job in jobs_of(load_study("tiny")) if job.case == "equivalence"]
-    assert ids == ["cls_hrnet_w18_small_v1.random.reference.steps2"]
+    assert ids == [
+        "cls_hrnet_w18_small_v1.random.reference.steps2",
+        "seg_hrnet_w18_small_v1_cityscapes.traces",
+    ]
 
 
 def test_standard_compares_with_timm_as_well_and_follows_one_network_longer() -> None:
     ids = [job.run_id for job in of_case("equivalence")]
-    assert len(ids) == len(set(ids)) == 13
+    assert len(ids) == len(set(ids)) == 18
     assert "cls_hrnet_w18.random.timm.steps10" in ids
     (long,) = [job for job in of_case("equivalence") if job.parameters["steps"] == 200]
     assert long.run_id == "cls_hrnet_w18_small_v1.random.reference.steps200"

@@ -59,8 +59,8 @@ def test_rates_fall_at_the_published_epochs() -> None:
 
 
 def test_an_optimizer_that_is_not_known_is_a_sentence() -> None:
-    with pytest.raises(UserError, match="names the optimizer 'adam'"):
-        recipes.official_side(Theirs(), {**OFFICIAL, "OPTIMIZER": "adam"})
+    with pytest.raises(UserError, match="names the optimizer 'lion'"):
+        recipes.official_side(Theirs(), {**OFFICIAL, "OPTIMIZER": "lion"})
 
 
 def test_the_stand_in_is_given_ours_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from comparison import products
-from comparison.study import ROOT, StudyError, known_studies, load_study, study_of
-from reproduction import CLASSIFICATION
+from comparison.study import DENSE, ROOT, StudyError, known_studies, load_study, study_of
+from reproduction import CLASSIFICATION, NETWORKS
 
 GOOD = """
 description: a study
@@ -31,10 +31,11 @@ def write(folder: Path, text: str) -> str:
 def test_committed_studies_are_valid_and_name_known_networks(name: str) -> None:
     study = load_study(name)
     named = {*study.networks}
+    assert set(study.classifiers) <= set(CLASSIFICATION)
     for plan in (study.equivalence, study.training, study.speed):
         if plan is not None:
             named |= set(getattr(plan, "networks", ()) or (plan.network,))  # type: ignore[union-attr]
-    assert named <= set(CLASSIFICATION)
+    assert named <= {*NETWORKS, DENSE}
     assert study.results_dir == f"results/{name}"
 
 
@@ -44,8 +45,11 @@ def test_the_four_studies_exist() -> None:
 
 def test_standard_is_what_was_agreed_before_the_first_run() -> None:
     study = load_study("standard")
-    assert study.networks == tuple(CLASSIFICATION)
-    assert study.equivalence is not None and study.equivalence.networks == tuple(CLASSIFICATION)
+    assert study.networks == (*CLASSIFICATION, DENSE)
+    assert study.equivalence is not None and study.equivalence.traces == (DENSE,)
+    dense = [name for name in study.equivalence.networks if name not in CLASSIFICATION]
+    assert study.equivalence.networks == (*CLASSIFICATION, *dense)
+    assert {NETWORKS[name].task for name in dense} >= {"pose", "segmentation", "landmarks"}
     plan = study.training
     assert plan is not None
     assert (plan.data, plan.network) == ("fashion_mnist", "cls_hrnet_w18_small_v1")
@@ -109,11 +113,11 @@ def test_only_a_studys_own_folder_belongs_to_it() -> None:
 
 
 def test_a_comparison_is_named_by_all_that_decides_it(tmp_path: Path) -> None:
-    plan = "equivalence:\n  networks: [a, b]\n  steps: 2\n  timm: [b]\n  long: [a]\n"
+    plan = "equivalence:\n  networks: [a, b]\n  steps: 2\n  timm: [b]\n  long: [a]\n  traces: [c]\n"
     study = load_study(write(tmp_path, GOOD + plan), tmp_path)
     assert [compared.run_id for compared in study.compared()] == [
         *("a.random.reference.steps2", "b.random.reference.steps2", "b.random.timm.steps2"),
-        "a.random.reference.steps200",
+        *("a.random.reference.steps200", "c.traces"),
     ]
 
 

@@ -43,6 +43,8 @@ def test_no_cell_is_blank_and_every_row_names_the_reference(study: Study, there:
     for table in build_tables(study, synthetic.all_records() if there else []):
         for row in rows(table):
             assert all(cell.strip() for cell in row.values()), table.name
+            if table.name == "task_accuracy":
+                continue  # published figures alone: no record of a dense task was made
             expected = "official f760c988, SHA-256 abababababab" if there else NOT_RUN
             assert row[REFERENCE_COLUMN] == expected
 
@@ -81,7 +83,9 @@ def test_layers_have_a_row_each_in_order(tables: dict[str, Table]) -> None:
 
 
 def test_every_planned_comparison_has_a_row(tables: dict[str, Table]) -> None:
-    live, timm = rows(tables["equivalence"])
+    live, timm, traced = rows(tables["equivalence"])
+    assert (traced["against"], traced["tensors"]) == ("traces", NOT_RUN)
+    assert traced["verdict"] == "reproduced (traces)"
     assert (live["against"], timm["against"]) == ("reference", "timm")
     assert (live["tensors"], live["forward_eval"], live["horizon"]) == ("180", "2.0e-15", "2")
     assert {live["verdict"], timm["verdict"]} == {"reproduced"}
