@@ -221,9 +221,7 @@ def _single_steps(examined: Examined, count: int) -> Rows:
 def _data(settings: parameters.Settings) -> ModeVerdict:
     """Compare the batches that the loader gives both arms when they train from the seed."""
     if settings.network not in CLASSIFICATION:
-        return not_run(
-            DATA, "random images and targets; the data of dense tasks are their records'"
-        )
+        return not_run(DATA, "compared where dense tasks are trained; here images are random")
     verdict = compare_data(pairing.loaded(settings), pairing.loaded(settings))
     reason = f"{settings.data}, as loaded for training: {verdict.reason}"
     return replace(verdict, reason=reason)

@@ -135,7 +135,7 @@ def run(settings: Any) -> dict[str, Any]:
     extra = dense_cost.UNCONFIGURED if settings.network == DENSE else {}
     cost = dense_cost.table({*names, *extra})
     identities = _identities(names)
-    counted = next(iter(identities.values()), {})
+    counted: dict[str, Any] = next(iter(identities.values()), {})
     return new_record(
         case="networks",
         run_id=settings.network,

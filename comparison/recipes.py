@@ -1,8 +1,9 @@
 """The two sides of a comparison with their recipes: loss, optimizer, schedule of learning rates.
 
 The reference's recipe is read from the official yaml file, ours from `TrainConfig` or
-`comparison.dense`, so that the static mode compares two sources. The stand-in has no recipe; it is given ours, and the record
-says so. Learning rates are followed as published, stepped at the end of an epoch (D4).
+`comparison.dense`, so that the static mode compares two sources. The stand-in has no recipe; it
+is given ours, and the record says so. Learning rates are followed as published, stepped at the
+end of an epoch (D4).
 """
 
 from collections.abc import Mapping
