@@ -34,9 +34,9 @@ RPN_OUTPUTS, BOX_OUTPUTS = ANCHORS * 5, KINDS * 5
 
 Macs = Callable[[str, tuple[int, int]], int]
 EXPLAINED = {
-    "own": "the network itself, MACs / 2^30",
-    "area": "MACs / 2^30 of the Cityscapes network, scaled by the number of pixels",
-    "detector": "a whole Faster R-CNN: parameters / 2^20, MACs / 2^30 with 512 proposals",
+    "own": "the network, MACs / 2^30",
+    "area": "Cityscapes' network, MACs / 2^30, by area",
+    "detector": "a Faster R-CNN / 2^20, / 2^30",
 }
 
 

@@ -22,6 +22,7 @@ TABLES = (
     "speed",
     "task_accuracy",
     "differences",
+    "traps",
     "audit",
     "recipe",
     "claims",

@@ -28,6 +28,7 @@ MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "speed": outcomes.speed,
     "task_accuracy": family.task_accuracy,
     "differences": structure.differences,
+    "traps": structure.traps,
     "audit": structure.audit,
     "recipe": about.recipe,
     "claims": about.claims,

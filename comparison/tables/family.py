@@ -21,7 +21,7 @@ COST_COLUMNS = (
 )
 EVIDENCE_COLUMNS = (
     *("network", "task", "live", "live_verdict", "trace_rows", "anchors", "largest_error"),
-    "trace_verdict",
+    *("trace_verdict", "counted"),
 )
 ACCURACY_COLUMNS = (
     *("task", "network", "data", "setting", "metric", "paper", *ARMS, "measured_on", "verdict"),
@@ -88,14 +88,33 @@ def evidence_by_network(study: Study, records: Sequence[Record]) -> Table:
     """Say of every network by what it was held to the official code here: live, or by trace."""
     compared = agreement.with_reference(records)
     replayed = agreement.traces(records)
-    reasons = _why_not(records)
-    rows = [_evidence(name, compared, replayed, reasons) for name in NETWORKS]
+    planned = {run.network: "not run" for run in study.compared() if run.against == "reference"}
+    reasons = {**planned, **_why_not(records)}
+    counted = _counted(records)
+    rows = [
+        {
+            **_evidence(name, compared, replayed, reasons),
+            "counted": counted.get(name, NOT_RUN),
+        }
+        for name in NETWORKS
+    ]
     caption = (
         "By what each network was held to the official code in this study: by running it beside "
-        "(live), by the numbers that it was recorded to (traces and anchors), or not at all."
+        "(live), by the numbers that it was recorded to (traces and anchors), and by names, "
+        "shapes and counts."
     )
     ran = evidence.references(compared)
     return make_table("family", caption, EVIDENCE_COLUMNS, rows, ran)
+
+
+def _counted(records: Sequence[Record]) -> dict[str, str]:
+    """Return the verdict on parameters and operations, by network."""
+    rows = evidence.rows_of(_dense(records), "dense_networks")
+    counted = [r for r in evidence.of_case(records, "networks") if "cost" in r["tables"]]
+    return {
+        **{row["network"]: row["verdict"] for row in rows},
+        **{record["subject"]["network"]: record["verdict"]["outcome"] for record in counted},
+    }
 
 
 def _why_not(records: Iterable[Record]) -> dict[str, str]:

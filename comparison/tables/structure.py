@@ -80,18 +80,33 @@ def cost(study: Study, records: Sequence[Record]) -> Table:
     return make_table("cost", caption, columns, rows, evidence.references(counted))
 
 
+DIFFERENCE_COLUMNS = (
+    *("id", "title", "paper", "reference", "reproduction"),
+    *("effect", "value", "unit", "verdict", "source"),
+)
+FIRST_OF_OTHER_TASKS = 18  # differences of dense tasks follow those of classification
+
+
 def differences(study: Study, records: Sequence[Record]) -> Table:
     """List where paper, official code and reproduction differ, with the measured effect."""
-    known = evidence.of_case(records, "differences")
-    columns = ("id", "title", "paper", "reference", "reproduction")
-    measured = ("effect", "value", "unit", "verdict", "source")
-    rows = [
-        {name: short(row[name]) for name in (*columns, *measured)}
-        for row in evidence.rows_of(known, "differences")
-    ]
     caption = "Where the paper, the official code and the reproduction differ."
-    names = (*columns, *measured)
-    return make_table("differences", caption, names, rows, evidence.references(known))
+    return _differences("differences", caption, records, first=1)
+
+
+def traps(study: Study, records: Sequence[Record]) -> Table:
+    """List the differences of dense tasks alone."""
+    caption = "Where they differ in tasks other than classification, and what that does."
+    return _differences("traps", caption, records, first=FIRST_OF_OTHER_TASKS)
+
+
+def _differences(name: str, caption: str, records: Sequence[Record], first: int) -> Table:
+    known = evidence.of_case(records, "differences")
+    rows = [
+        {column: short(row[column]) for column in DIFFERENCE_COLUMNS}
+        for row in evidence.rows_of(known, "differences")
+        if int(row["id"][1:]) >= first
+    ]
+    return make_table(name, caption, DIFFERENCE_COLUMNS, rows, evidence.references(known))
 
 
 def audit(study: Study, records: Sequence[Record]) -> Table:
