@@ -61,7 +61,6 @@ COMPARISON_MIB = {
     "pose_hrnet_w32": 6500,
     "seg_hrnet_w18_small_v1_cityscapes": 1600,
     "seg_hrnet_ocr_w48_cityscapes": 14000,
-    "face_hrnet_w18_wflw": 3500,
     "det_hrnetv2p_w18": 4200,
 }
 USUAL_MIB = 3500
