@@ -21,7 +21,7 @@ from reference.pins import load_pins
 from reproduction import CLASSIFICATION, NETWORKS, NetworkConfig
 
 KEY_DIGITS = 16
-CLAIM_IDS = ["C15"]
+CLAIM_IDS = ["C14"]
 
 
 def members(network: str) -> list[str]:

@@ -1,65 +1,76 @@
-"""Synthetic records of dense tasks; see `tests.synthetic`."""
+"""Small valid records of networks for dense tasks: counted, by trace alone, and trained."""
 
 from typing import Any
 
-import numpy as np
-
+from comparison import by_trace
 from comparison.record import measurement
-from comparison.snapshots import pack, pack_image
-from comparison.study import ARMS
-from tests.synthetic_base import Record, record
+from comparison.study import DENSE, TRACES, Comparison
 
-DENSE = {"pose": ("ap", (20.0, 24.0, 22.0)), "segmentation": ("miou", (40.0, 44.0, 42.0))}
+Record = dict[str, Any]
+KEYS = "33d183da9806e2ce"
 
 
-def dense(
-    task: str, arm: str, seed: int, *, variant: str = "small", shift: float = 0.0, **changed: Any
-) -> Record:
-    """Make a run of a dense task; seed 0 keeps pictures."""
-    metric, scores = DENSE[task]
-    blank = np.zeros((8, 8), dtype=np.uint8)
-    snapshot = {
-        "image": pack_image(np.full((8, 8, 3), 90, dtype=np.uint8)),
-        "labels": pack(blank),
-        "predicted_labels": pack(blank + seed),
-    }
-    numbers = {
-        "metric": metric,
-        metric: scores[seed] + shift,
-        f"trivial_{metric}": 8.4,
-        "steps": 4,
-        "batches_sha256": changed.pop("batches", f"{seed:064d}"),
-    }
-    parts: dict[str, Any] = {
-        "inputs": {"weights": {"final_sha256": f"{seed} {shift}"}},
-        "measurements": [measurement(name, value, "") for name, value in numbers.items()],
-        "tables": {"snapshots": [snapshot] * 3 if seed == 0 else []},
-        "verdict": {"outcome": "reproduced", "reason": "exchanged"},
+def network_row(name: str = "pose_hrnet_w32", **changed: Any) -> dict[str, Any]:
+    """Make the row of one counted network."""
+    return {
+        **{"network": name, "task": "pose", "width": 32, "outputs": 17, "image_size": "256 x 192"},
+        **{"upsampling": "nearest", "keys_pinned": KEYS, "verdict": "reproduced"},
+        **{f"{quantity}_reference": value for quantity, value in COUNTS.items()},
+        **{f"{quantity}_reproduction": value for quantity, value in COUNTS.items()},
         **changed,
     }
-    return record(
-        "tasks",
-        f"{task}.{variant}.{arm}.seed{seed}",
-        claim_ids=["C14"],
-        subject={"task": task, "variant": variant, "arm": arm, "seed": seed},
-        parameters={"task": task, "epochs": 2, "scenes": 32},
-        **parts,
-    )
 
 
-VARIANT_SHIFTS = {"full": 0.0, "across": -2.0, "final": -4.0, "bilinear": 1.0}
+COUNTS = {"keys": KEYS, "entries": 1754, "parameters": 28_536_113, "macs": 7_645_003_776}
 
 
-def dense_runs(shift: float = 0.0, **changed: Any) -> list[Record]:
-    """Make the runs of both arms, of which `shift` moves the reproduction, and the variants."""
-    both = [
-        dense(task, arm, seed, shift=shift if arm == "reproduction" else 0.0, **changed)
-        for task in DENSE
-        for arm in ARMS
-        for seed in range(3)
-    ]
-    return both + [
-        dense("pose", "reproduction", seed, variant=name, shift=moved + 0.1 * seed)
-        for name, moved in VARIANT_SHIFTS.items()
-        for seed in range(3)
-    ]
+def printed_row(paper: str = "28.5", **changed: Any) -> dict[str, Any]:
+    """Make the row of one printed figure."""
+    return {
+        **{"network": "pose_hrnet_w32", "quantity": "parameters_m", "image_size": "256 x 192"},
+        **{"paper": paper, "reference": 28.54, "reproduction": 28.54, "own": 28.54},
+        **{"convention": "the network itself", "manner": "rounded", "verdict": "reproduced"},
+        **{"source": "README", **changed},
+    }
+
+
+def counted(reference: dict[str, Any], **tables: Any) -> Record:
+    """Return the parts of the record of the family."""
+    return {
+        "claim_ids": ["C14"],
+        "subject": {"network": DENSE},
+        "inputs": {"references": {"pose": reference}},
+        "tables": {
+            "dense_networks": [network_row()],
+            "dense_cost": [printed_row()],
+            **tables,
+        },
+    }
+
+
+def traced(failures: int = 0, reason: str = by_trace.ASKED) -> Record:
+    """Return the parts of a record of recorded traces alone."""
+    run = Comparison(DENSE, "random", TRACES, 1)
+    row = {"network": "pose_hrnet_w32", "phase": "forward", "rows": 600, "failures": failures}
+    empty = ("layers", "calibration", "noise", "steps", "trajectory", "origins", "findings")
+    return {
+        "run_id": run.run_id,
+        "claim_ids": ["C4"],
+        "subject": {"network": DENSE, "against": TRACES},
+        "inputs": {"live": reason},
+        "tables": {
+            **{name: [] for name in (*empty, "thresholds")},
+            "modes": by_trace.unrun_modes(reason),
+            "traces": [{**row, "worst_relative_error": 1e-14, "worst_key": "forward/conv1"}],
+        },
+        "parameters": run._asdict(),
+    }
+
+
+def trained(arm: str, **scores: float) -> Record:
+    """Return the parts of a record of a dense task that an arm was trained on."""
+    return {
+        "subject": {"network": "pose_hrnet_w32", "arm": arm, "seed": 0},
+        "inputs": {"data": {"name": "composed scenes"}},
+        "measurements": [measurement(name, value, "%") for name, value in scores.items()],
+    }

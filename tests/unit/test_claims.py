@@ -47,6 +47,7 @@ GOOD = {
     "C12": "within tolerance",
     "C13": "explained difference",
     "C14": "reproduced",
+    "C15": "explained difference",
 }
 
 

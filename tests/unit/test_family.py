@@ -118,7 +118,7 @@ MISSED = printed_row("9.3", manner="not reproduced", verdict="not reproduced")
 
 
 def judged(study: Study, **changed: Any) -> judges.Verdict:
-    """Judge claim C15 by the record of the family."""
+    """Judge claim C14 by the record of the family."""
     made = synthetic.record("networks", DENSE, **counted(REFERENCE, **changed))
     return judges.of_dense_cost(study, [made])
 
