@@ -178,6 +178,6 @@ def dense_tasks(study: Study, records: Sequence[Record], put: Put) -> None:
     }
     for key, value in counted.items():
         put(key, str(value) if value else NOT_RUN, source)
-    put("tasks.margin", fixed(plan.margin_points if plan else None, 1), source)
+    put("tasks.margin", fixed(plan.margin_points if plan and found else None, 1), source)
     put("tasks.pairs", str(pairs) if found else NOT_RUN, source)
     put("tasks.bit_equal", str(equal) if pairs else NOT_RUN, source)

@@ -232,7 +232,9 @@ def _training(study: Study) -> Iterator[Job]:
 
 def _tasks(study: Study) -> Iterator[Job]:
     plan = study.tasks
-    for task, variant, arm, seed in plan.runs() if plan else ():
+    if plan is None:
+        return
+    for task, variant, arm, seed in plan.runs():
         parameters = {"task": task, "variant": variant, "arm": arm, "seed": seed, "device": "cpu"}
         parameters |= {"epochs": plan.epochs, "scenes": plan.scenes}
         run_id = f"{task}.{variant}.{arm}.seed{seed}"
