@@ -17,7 +17,7 @@ BACKGROUND = (30, 30, 30)
 COLORS = [BACKGROUND, *(ImageColor.getrgb(f"hsl({36 * digit}, 65%, 50%)") for digit in range(10))]
 PALETTE = np.array(COLORS, dtype=np.uint8)
 DOTS = ("o", "s", "<", ">", "D")  # top, bottom, left, right, center
-EXAMPLES = 2
+EXAMPLES, FEW_TASKS = 2, 2  # with more tasks, one example of each
 STRIDE = 4
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -27,10 +27,11 @@ def predictions(records: Sequence[Record]) -> Figure:
     """Draw test images, what is true, and what each arm sees, one row an example.
 
     Args:
-        records: Of one seed, with snapshots; an arm that is missing leaves its panel empty.
+        records: Of one seed, with snapshots; the panel of an arm that is missing says so.
     """
     shown = _by_task(records)
-    rows = [(task, index) for task in shown for index in range(EXAMPLES)]
+    count = EXAMPLES if len(shown) <= FEW_TASKS else 1
+    rows = [(task, index) for task in shown for index in range(count)]
     columns = ("image", "truth", *ARMS)
     size = (COLUMN_IN, COLUMN_IN / len(columns) * max(len(rows), 1) + 0.15)
     figure, grid = plt.subplots(len(rows) or 1, len(columns), figsize=size, squeeze=False)

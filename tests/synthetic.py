@@ -11,8 +11,8 @@ from comparison.record import measurement
 from comparison.study import ARMS, DENSE, Comparison, Study, load_study
 from tests.compared import THRESHOLDS, followed, layers, modes, noise
 from tests.synthetic_base import REFERENCE, Record, record
-from tests.synthetic_tasks import dense_runs
 from tests.synthetic_dense import counted, traced
+from tests.synthetic_tasks import dense_runs
 from tests.synthetic_trial import trial_rows
 
 STUDY = """
