@@ -140,7 +140,7 @@ CLAIMS = (
         judge=judges.of_records,
     ),
     Claim(
-        id="C14",
+        id="C15",
         sentence="Trained on dense tasks both end alike: with equal bits, or with equal scores "
         "within the margin fixed beforehand.",
         cases=("tasks",),

@@ -34,7 +34,7 @@ from reproduction.train import LOSS_WINDOW, TrainResult, train
 
 TEST_SCENES = 100
 EXCHANGED = 16  # test images that the other arm sees as well
-CLAIMS = ["C14"]
+CLAIMS = ["C15"]
 
 
 @dataclass(frozen=True)

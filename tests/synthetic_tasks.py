@@ -40,7 +40,7 @@ def dense(
     return record(
         "tasks",
         f"{task}.{variant}.{arm}.seed{seed}",
-        claim_ids=["C14"],
+        claim_ids=["C15"],
         subject={"task": task, "variant": variant, "arm": arm, "seed": seed},
         parameters={"task": task, "epochs": 2, "scenes": 32},
         **parts,

@@ -47,7 +47,7 @@ GOOD = {
     "C12": "within tolerance",
     "C13": "explained difference",
     "C14": "reproduced",
-    "C15": "explained difference",
+    "C15": "reproduced",
 }
 
 
@@ -57,20 +57,20 @@ GOOD = {
 def test_dense_tasks_end_alike_only_within_the_margin(
     study: Study, shift: float, outcome: str
 ) -> None:
-    assert verdict(study, "C14", *synthetic.dense_runs(shift)).outcome == outcome
+    assert verdict(study, "C15", *synthetic.dense_runs(shift)).outcome == outcome
 
 
 def test_dense_tasks_with_other_batches_are_not_compared(study: Study) -> None:
     runs = synthetic.dense_runs()
     runs[0]["measurements"][-1]["value"] = "other"
-    found = verdict(study, "C14", *runs)
+    found = verdict(study, "C15", *runs)
     assert found.outcome == "not comparable"
 
 
 def test_a_dense_decision_that_differs_after_exchange_is_not_reproduced(study: Study) -> None:
     runs = synthetic.dense_runs()
     runs[3]["verdict"] = {"outcome": "not reproduced", "reason": "1 peak"}
-    assert verdict(study, "C14", *runs).outcome == "not reproduced"
+    assert verdict(study, "C15", *runs).outcome == "not reproduced"
 
 
 def test_an_absent_arm_leaves_the_other_tasks_to_decide(study: Study) -> None:
@@ -79,11 +79,11 @@ def test_an_absent_arm_leaves_the_other_tasks_to_decide(study: Study) -> None:
     for record in runs:
         if (record["subject"]["task"], record["subject"]["arm"]) == ("segmentation", "reference"):
             record.update(verdict=missing, measurements=[], tables={}, inputs={})
-    found = verdict(study, "C14", *runs)
+    found = verdict(study, "C15", *runs)
     assert found.outcome == "reproduced"
     assert "not run in both arms: segmentation" in found.reason
     alone = [r for r in runs if r["subject"]["arm"] == "reproduction"]
-    assert verdict(study, "C14", *alone).outcome == "not run"
+    assert verdict(study, "C15", *alone).outcome == "not run"
 
 
 def test_good_records_give_good_verdicts(whole: dict[str, judges.Verdict]) -> None:
