@@ -140,20 +140,20 @@ CLAIMS = (
         judge=judges.of_records,
     ),
     Claim(
+        id="C14",
+        sentence="The networks for dense tasks have the official names and shapes, and every "
+        "published size and cost is met or explained.",
+        cases=("networks",),
+        notebook="notebooks/01_networks.ipynb",
+        judge=judges.of_dense_cost,
+    ),
+    Claim(
         id="C15",
         sentence="Trained on dense tasks both end alike: with equal bits, or with equal scores "
         "within the margin fixed beforehand.",
         cases=("tasks",),
         notebook="notebooks/07_tasks.ipynb",
         judge=judges.of_tasks,
-    ),
-    Claim(
-        id="C15",
-        sentence="The networks for dense tasks have the official names and shapes, and every "
-        "published size and cost is met or explained.",
-        cases=("networks",),
-        notebook="notebooks/01_networks.ipynb",
-        judge=judges.of_dense_cost,
     ),
 )
 

@@ -165,10 +165,11 @@ def _measured(records: Iterable[Record]) -> dict[tuple[str, str, str], tuple[lis
     found: dict[tuple[str, str, str], tuple[list[float], str]] = {}
     for record in evidence.of_case(records, "tasks"):
         subject = record["subject"]
-        task = NETWORKS[subject["network"]].task
+        if subject["variant"] != SMALL:
+            continue  # of the ablation
         data = str((record["inputs"].get("data") or {}).get("name", "composed scenes"))
         for entry in record["measurements"]:
-            key = (task, _metric(entry["name"]), str(subject.get("arm")))
+            key = (subject["task"], _metric(entry["name"]), subject["arm"])
             if isinstance(entry["value"], int | float):
                 found.setdefault(key, ([], data))[0].append(float(entry["value"]))
     return found
