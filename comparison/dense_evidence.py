@@ -49,7 +49,7 @@ class TaskOutcome:
         pairs: Seeds that both arms were trained with.
         equal: Of them, how many end with the same weights to the bit.
         same_batches: Of them, in how many both arms saw the same batches.
-        test: Equality of the means within the margin; None unless both arms ran.
+        test: Equality of the means over those seeds within the margin; None if there are none.
         absent: Why an arm was not run; empty if both were.
     """
 
@@ -94,7 +94,10 @@ def _outcome(task: str, runs: Sequence[Record], margin: float) -> TaskOutcome:
         for seed in sorted({r["subject"]["seed"] for r in trained})
         if len(pair := [r for r in trained if r["subject"]["seed"] == seed]) == len(ARMS)
     ]
-    both = all(scores.values())
+    paired = [
+        [measured(r, metric) for pair in pairs for r in pair if r["subject"]["arm"] == arm]
+        for arm in ARMS
+    ]
     return TaskOutcome(
         task=task,
         metric=metric,
@@ -104,7 +107,7 @@ def _outcome(task: str, runs: Sequence[Record], margin: float) -> TaskOutcome:
         pairs=len(pairs),
         equal=sum(len({r["inputs"]["weights"]["final_sha256"] for r in p}) == 1 for p in pairs),
         same_batches=sum(len({measured(r, "batches_sha256") for r in p}) == 1 for p in pairs),
-        test=statistics.tost(scores["reference"], scores["reproduction"], margin) if both else None,
+        test=statistics.tost(*paired, margin) if pairs else None,
         absent=next((r["verdict"]["reason"] for r in runs if not is_run(r)), ""),
     )
 
