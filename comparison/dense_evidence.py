@@ -94,10 +94,10 @@ def _outcome(task: str, runs: Sequence[Record], margin: float) -> TaskOutcome:
         for seed in sorted({r["subject"]["seed"] for r in trained})
         if len(pair := [r for r in trained if r["subject"]["seed"] == seed]) == len(ARMS)
     ]
-    paired = [
+    first, second = (
         [measured(r, metric) for pair in pairs for r in pair if r["subject"]["arm"] == arm]
         for arm in ARMS
-    ]
+    )
     return TaskOutcome(
         task=task,
         metric=metric,
@@ -107,7 +107,7 @@ def _outcome(task: str, runs: Sequence[Record], margin: float) -> TaskOutcome:
         pairs=len(pairs),
         equal=sum(len({r["inputs"]["weights"]["final_sha256"] for r in p}) == 1 for p in pairs),
         same_batches=sum(len({measured(r, "batches_sha256") for r in p}) == 1 for p in pairs),
-        test=statistics.tost(*paired, margin) if pairs else None,
+        test=statistics.tost(first, second, margin) if pairs else None,
         absent=next((r["verdict"]["reason"] for r in runs if not is_run(r)), ""),
     )
 
