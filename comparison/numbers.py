@@ -118,6 +118,7 @@ def _reference(study: Study, records: Sequence[Record], put: Put) -> None:
         and record["subject"].get("against") != "timm"  # a second comparison, not the reference
         and record["case"] != "tasks"  # each task has official code of its own
         # Other tasks have official code of their own, which the table `family` names.
+        and record["subject"].get("task", "classification") == "classification"
         and record["subject"].get("network", MAIN) in CLASSIFICATION
     ]
     for key in ("label", "version", "sha256"):

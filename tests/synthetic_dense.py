@@ -67,10 +67,10 @@ def traced(failures: int = 0, reason: str = by_trace.ASKED) -> Record:
     }
 
 
-def trained(arm: str, **scores: float) -> Record:
+def trained(arm: str, variant: str = "small", **scores: float) -> Record:
     """Return the parts of a record of a dense task that an arm was trained on."""
     return {
-        "subject": {"network": "pose_hrnet_w32", "arm": arm, "seed": 0},
+        "subject": {"task": "pose", "variant": variant, "arm": arm, "seed": 0},
         "inputs": {"data": {"name": "composed scenes"}},
         "measurements": [measurement(name, value, "%") for name, value in scores.items()],
     }

@@ -6,7 +6,7 @@ from typing import Any
 from comparison import agreement, evidence, published
 from comparison.evidence import Record, Row
 from comparison.judges import worst
-from comparison.study import ARMS, Study
+from comparison.study import ARMS, SMALL, Study
 from comparison.tables.table import NOT_RUN, NOTHING, Table, fixed, make_table, scientific
 from reproduction import NETWORKS
 
@@ -166,10 +166,11 @@ def _measured(records: Iterable[Record]) -> dict[tuple[str, str, str], tuple[lis
     for record in evidence.of_case(records, "tasks"):
         subject = record["subject"]
         if subject["variant"] != SMALL:
-            continue  # of the ablation
+            continue  # an ablation: another network than the published ones
+        task = subject["task"]
         data = str((record["inputs"].get("data") or {}).get("name", "composed scenes"))
         for entry in record["measurements"]:
-            key = (subject["task"], _metric(entry["name"]), subject["arm"])
+            key = (task, _metric(entry["name"]), str(subject.get("arm")))
             if isinstance(entry["value"], int | float):
                 found.setdefault(key, ([], data))[0].append(float(entry["value"]))
     return found

@@ -239,9 +239,10 @@ def test_published_accuracies_stand_beside_measured_ones_without_a_verdict(
     study: Study,
 ) -> None:
     made = [
-        {"case": "tasks", **trained(arm, AP=value)}
+        {"case": "tasks", **trained(arm, ap=value)}
         for arm, value in (("reference", 40.0), ("reproduction", 41.0), ("reproduction", 43.0))
     ]
+    made.append({"case": "tasks", **trained("reproduction", "an ablation", ap=0.0)})
     rows = accuracies(study, made)
     ap = next(r for r in rows if r["metric"] == "AP" and r["task"] == "pose")
     other = next(r for r in rows if r["metric"] == "mIoU")
