@@ -16,7 +16,7 @@ from torch import nn
 import reference
 from comparison.study import ARMS
 from reproduction import Network, PyramidNetwork, UserError, build_network, network_config
-from reproduction.checkpoints import from_official, official_name, to_official
+from reproduction.checkpoints import official_name, our_name
 
 OURS = (Network, PyramidNetwork)
 OFFICIAL_CLASSES = 1000
@@ -70,15 +70,30 @@ def build_from_seed(arm: str, network: str, num_classes: int, seed: int) -> nn.M
 
 
 def official_state(model: nn.Module) -> OrderedDict[str, torch.Tensor]:
-    """Return the state dict of either arm under official names; tensors are not copied."""
-    state = model.state_dict()
-    return to_official(state) if isinstance(model, OURS) else OrderedDict(state)
+    """Return the state dict of either arm under official names; tensors are not copied.
+
+    In a detector the network's names stand behind those of its place; the rest is torchvision's.
+    """
+    return _renamed(model, model.state_dict(), official_name)
 
 
 def load_official_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Copy a state dict under official names into either arm, strictly."""
-    ours = isinstance(model, OURS)
-    model.load_state_dict(from_official(state) if ours else state, strict=True)
+    model.load_state_dict(_renamed(model, state, our_name), strict=True)
+
+
+def _renamed(
+    model: nn.Module, state: Mapping[str, torch.Tensor], rename: Callable[[str], str]
+) -> OrderedDict[str, torch.Tensor]:
+    """Rename the tensors of our network in a model, if there is one."""
+    places = [name for name, module in model.named_modules() if isinstance(module, OURS)]
+    if not places:
+        return OrderedDict(state)
+    start = places[0] + "." if places[0] else ""
+    return OrderedDict(
+        (start + rename(name.removeprefix(start)) if name.startswith(start) else name, tensor)
+        for name, tensor in state.items()
+    )
 
 
 def transfer(source: nn.Module, target: nn.Module) -> None:

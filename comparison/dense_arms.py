@@ -1,11 +1,13 @@
 """Both arms of the small networks that dense tasks are trained with.
 
 The reference is the official code of the task, built from its own yaml file in which the values
-that make it small are replaced: a listed shim. It has the shapes and names of ours, or the
+that make it small are replaced: a listed shim. Detection has no yaml file; its official classes
+take these values. It has the shapes and names of ours, or the
 transfer of the start weights fails.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ import reference
 from comparison import arms
 from comparison.study import SMALL
 from reference import ReferenceUnavailable
+from reference.detection import Shape
 from reproduction import NetworkConfig, network_config
 from reproduction.config import ablation_config
 from reproduction.initialization import initialize
@@ -44,11 +47,12 @@ def build_from_seed(plan: ScenePlan, arm: str, variant: str, seed: int) -> nn.Mo
         ReferenceUnavailable: The official code of the task is absent, or cannot be this variant.
     """
     torch.manual_seed(seed)
-    start = make_network(network_of(plan, variant))
-    initialize(start, plan.start)
+    network = make_network(network_of(plan, variant))
+    initialize(network, plan.start)
+    start = plan.complete(network)
     if arm == "reproduction":
         return start
-    model = build_reference(plan, variant)
+    model = plan.complete(build_reference(plan, variant))
     arms.transfer(start, model)
     return model
 
@@ -61,8 +65,22 @@ def build_reference(plan: ScenePlan, variant: str = SMALL) -> nn.Module:
     """
     if variant != SMALL:
         raise ReferenceUnavailable(f"the official code has no variant {variant!r}; train ours only")
+    if plan.network.task == "detection":
+        return reference.build_pyramid(shape_of(plan.network))
     settings = overridden(plan)
     return reference.build(plan.official, outputs=plan.network.outputs, settings=settings)
+
+
+def shape_of(network: NetworkConfig) -> Shape:
+    """Say in the reference's words how wide and deep a network of detection is."""
+    return Shape(
+        width=network.width,
+        stage1_blocks=network.stage1_blocks,
+        stage1_width=network.stage1_width,
+        modules=network.exchange_blocks,
+        blocks=network.residual_units,
+        channels=network.outputs,
+    )
 
 
 def overridden(plan: ScenePlan) -> dict[str, Any]:
@@ -73,6 +91,18 @@ def overridden(plan: ScenePlan) -> dict[str, Any]:
 
 def shims(plan: ScenePlan) -> list[str]:
     """List what was changed about the official network, one sentence each."""
+    if plan.network.task == "detection":
+        small, official = (
+            asdict(shape_of(c)) for c in (plan.network, network_config(plan.official))
+        )
+        return [
+            *(
+                f"constructor's {name} {official[name]} replaced by {value}"
+                for name, value in small.items()
+                if value != official[name]
+            ),
+            "inside torchvision's Faster R-CNN, which both arms share, not the official detector",
+        ]
     values: Mapping[str, Any] = overridden(plan)
     changed = [f"yaml value {path} replaced by {value}" for path, value in values.items()]
     return [*changed, f"yaml's number of outputs replaced by {plan.network.outputs}"]

@@ -7,7 +7,7 @@ from comparison import statistics
 from comparison.evidence import Record, measured, of_case
 from comparison.study import ARMS, SMALL, VARIANTS, Study
 
-METRICS = {"ap": "OKS AP (%)", "miou": "mIoU (%)", "nme": "NME (%)"}
+METRICS = {"ap": "OKS AP (%)", "miou": "mIoU (%)", "nme": "NME (%)", "box_ap": "box AP (%)"}
 LOWER_IS_BETTER = ("nme",)
 
 

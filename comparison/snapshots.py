@@ -14,36 +14,57 @@ import torch
 from PIL import Image
 from torch import nn
 
+from reproduction.tasks.detection.task import Detected
 from reproduction.tasks.keypoints.crops import crop_matrix, transform_points
 from reproduction.tasks.scenes.keypoints import Located, ScenePose
-from reproduction.tasks.scenes.labeling import Labeled, SceneLabeling
+from reproduction.tasks.scenes.labeling import Labeled
+from reproduction.tasks.scenes.plans import SceneTask
 from reproduction.tasks.task import evaluating
 
 EXAMPLES = 3
 QUALITY = 90
+SHOWN_SCORE = 0.3  # least score of a box that is drawn
 Row = dict[str, Any]
 
 
 def snapshots(
-    task: SceneLabeling | ScenePose,
+    task: SceneTask,
     model: nn.Module,
-    result: Labeled | Located,
+    result: Labeled | Located | Detected,
     device: torch.device,
 ) -> list[Row]:
     """Return the first test images with what is true and what a network sees, one row each.
 
     Args:
-        task: Segmentation or keypoints.
+        task: Segmentation, keypoints or detection.
         model: The trained network.
         result: Its evaluation by the task.
         device: Where the model is.
     """
-    if isinstance(task, SceneLabeling):
+    if isinstance(result, Labeled):
         return [_labels(task, result.predictions, index) for index in range(EXAMPLES)]
+    if isinstance(result, Detected):
+        return [_boxes(task, result.predictions[index], index) for index in range(EXAMPLES)]
+    assert isinstance(task, ScenePose)
     return _keypoints(task, model, result.predictions, device)
 
 
-def _labels(task: SceneLabeling, predictions: np.ndarray, index: int) -> Row:
+def _boxes(task: SceneTask, found: list[Row], index: int) -> Row:
+    """Keep left, top, width, height and digit of the true boxes and of those that score enough."""
+    present = task.test.digits[index] >= 0
+    truth = np.column_stack([task.test.boxes_xywh[index], task.test.digits[index]])[present]
+    sure = [entry for entry in found if entry["score"] >= SHOWN_SCORE]
+    return {
+        "image": pack_image(task.test.images[index]),
+        "boxes": truth.tolist(),
+        "predicted_boxes": [
+            [*(round(value, 2) for value in entry["bbox"]), entry["category_id"] - 1]
+            for entry in sure
+        ],
+    }
+
+
+def _labels(task: SceneTask, predictions: np.ndarray, index: int) -> Row:
     return {
         "image": pack_image(task.test.images[index]),
         "labels": pack(task.test.labels[index]),

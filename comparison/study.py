@@ -20,7 +20,7 @@ ARMS = ("reference", "reproduction")
 WEIGHTS = ("random", "trained")
 # Dense tasks on composed scenes, and what networks they are trained with: the small one that both
 # arms have, and the paper's variants of fusion, which only the reproduction has.
-TASKS = ("pose", "segmentation", "ocr", "landmarks")
+TASKS = ("pose", "segmentation", "ocr", "landmarks", "detection")
 ABLATED = ("pose", "segmentation")
 SMALL = "small"
 VARIANTS = ("full", "across", "final", "bilinear")

@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import ImageColor
 
 from comparison.looks import COLUMN_IN
@@ -78,11 +80,16 @@ def _image(axes: Axes, row: Row) -> None:
 
 
 def _panel(axes: Axes, row: Row, which: str) -> None:
-    """Draw a label map, or keypoints on the image; the network's lie on its heatmaps."""
+    """Draw a label map, boxes, or keypoints on the image; the network's lie on its heatmaps."""
     if "labels" in row:
         axes.imshow(PALETTE[unpack(row[f"{which}labels"])], interpolation="nearest")
         return
     image = unpack_image(row["image"])
+    if "boxes" in row:
+        axes.imshow(image, interpolation="nearest")
+        for box in row[f"{which}boxes"]:
+            _box(axes, *box)
+        return
     if which:
         heat = unpack(row["heatmap"]).repeat(STRIDE, 0).repeat(STRIDE, 1)[..., None] / 255
         image = (0.45 * image * (1 - heat) + heat * np.array([255, 210, 80])).astype(np.uint8)
@@ -100,3 +107,14 @@ def _panel(axes: Axes, row: Row, which: str) -> None:
         )
     axes.set_xlim(-0.5, image.shape[1] - 0.5)
     axes.set_ylim(image.shape[0] - 0.5, -0.5)
+
+
+def _box(axes: Axes, left: float, top: float, width: float, height: float, digit: int) -> None:
+    """Draw a box in the color of its digit, which stands in its corner."""
+    color = tuple(value / 255 for value in COLORS[digit + 1])
+    # Pixel centers are whole numbers in a picture; in a box, pixel edges are.
+    corner = (left - 0.5, top - 0.5)
+    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=color, linewidth=0.9))
+    axes.text(left + 0.5, top, str(digit), color="white", fontsize=5, va="top").set_path_effects(
+        [withStroke(linewidth=1.2, foreground=color)]
+    )

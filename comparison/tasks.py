@@ -26,6 +26,7 @@ from reference import ReferenceUnavailable
 from reproduction.checkpoints import save_tensors
 from reproduction.device import resolve_device
 from reproduction.recipe import Recipe
+from reproduction.tasks.detection.task import Detected, best_boxes
 from reproduction.tasks.scenes.dataset import Scenes, load_scenes
 from reproduction.tasks.scenes.keypoints import Located
 from reproduction.tasks.scenes.labeling import Labeled, outputs_of
@@ -34,6 +35,7 @@ from reproduction.train import LOSS_WINDOW, TrainResult, train
 
 TEST_SCENES = 100
 EXCHANGED = 16  # test images that the other arm sees as well
+SMALLEST = 1e-12  # in place of zero outputs, such as a detector without boxes has
 CLAIMS = ["C15"]
 
 
@@ -44,7 +46,7 @@ class Exchanged:
     Attributes:
         images: Test images seen.
         max_difference: Largest difference of an output, relative to the largest output.
-        other_decisions: Pixels or peaks that another class or place wins.
+        other_decisions: Pixels, peaks or best boxes that another class or place wins.
         decisions: Of how many.
     """
 
@@ -75,7 +77,7 @@ def run(settings: Settings) -> dict[str, Any]:
     task = plan.make(train_scenes, test_scenes)
     start_sha256 = weights_digest(model)
     folder = settings.results_dir / "checkpoints" / run_id(settings)
-    result: TrainResult[Labeled | Located]
+    result: TrainResult[Labeled | Located | Detected]
     result = train(model, task, recipe, seed=settings.seed, out_dir=folder, device=device)
     save_tensors(arms.official_state(model), folder / WEIGHTS)
     exchanged = exchange(model, settings.arm, plan, settings.variant, task)
@@ -119,20 +121,28 @@ def exchange(
     arms.transfer(trained, other)
     images = next(task.batches("test", batch_size=EXCHANGED)).images.double()
     with torch.no_grad():
-        mine, theirs = (
-            outputs_of(copy.deepcopy(model).cpu().double().eval(), images)[-1]
+        (mine, chosen), (theirs, others) = (
+            _decisions(copy.deepcopy(model).cpu().double().eval(), images, plan)
             for model in (trained, other)
         )
-    winners = [_winners(outputs, plan) for outputs in (mine, theirs)]
-    difference = (mine - theirs).abs().max() / mine.abs().max()
-    other_decisions = int((winners[0] != winners[1]).sum())
-    return Exchanged(len(images), float(difference), other_decisions, winners[0].numel())
+    difference = (mine - theirs).abs().max() / mine.abs().max().clamp(min=SMALLEST)
+    other_decisions = int((chosen != others).sum())
+    decisions = int(((chosen >= 0) | (others >= 0)).sum())
+    return Exchanged(len(images), float(difference), other_decisions, decisions)
 
 
-def _winners(outputs: torch.Tensor, plan: ScenePlan) -> torch.Tensor:
-    """Return the class of every pixel, or the peak of every map."""
+def _decisions(
+    model: nn.Module, images: torch.Tensor, plan: ScenePlan
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return outputs, and the class of every pixel, the peak of every map or the best boxes'.
+
+    A decision that was not taken, as where there is no box, is negative.
+    """
+    if plan.metric == "box_ap":
+        return best_boxes(model(list(images)))
     is_labeling = plan.metric == "miou"
-    return outputs.argmax(dim=1) if is_labeling else outputs.flatten(2).argmax(dim=2)
+    last = outputs_of(model, images)[-1]
+    return last, last.argmax(dim=1) if is_labeling else last.flatten(2).argmax(dim=2)
 
 
 def epochs_table(record: dict[str, Any]) -> pd.DataFrame:
@@ -224,7 +234,7 @@ def _losses(result: TrainResult[Any]) -> list[dict[str, Any]]:
 
 
 def _measurements(
-    plan: ScenePlan, result: TrainResult[Labeled | Located], task: SceneTask
+    plan: ScenePlan, result: TrainResult[Labeled | Located | Detected], task: SceneTask
 ) -> list[dict[str, Any]]:
     last, count = result.history[-1], len(result.final.predictions)
     trivial = task.trivial()
@@ -258,10 +268,15 @@ def _verdict(exchanged: Exchanged | None) -> dict[str, str]:
             "outcome": "not comparable",
             "reason": "there is no other arm of this network here: only the scores were measured",
         }
+    if not exchanged.decisions:
+        return {
+            "outcome": "undecided",
+            "reason": f"neither arm finds anything in {exchanged.images} images: train longer",
+        }
     reason = (
         f"the other arm, given these weights, decides {exchanged.other_decisions} of "
-        f"{exchanged.decisions} pixels or peaks differently in float64; outputs differ by at most "
-        f"{exchanged.max_difference:.1e} of the largest"
+        f"{exchanged.decisions} pixels, peaks or boxes differently in float64; outputs differ by "
+        f"at most {exchanged.max_difference:.1e} of the largest"
     )
     outcome = "not reproduced" if exchanged.other_decisions else "reproduced"
     return {"outcome": outcome, "reason": reason}

@@ -24,8 +24,11 @@ from reference.pins import NetworkPin, Pins, RepositoryPin, load_pins
 if TYPE_CHECKING:  # the official files import torch when they are executed, not before
     from torch import nn
 
+    from reference.detection import Shape
+
 SOURCES = ("auto", "official", "timm", "wheel")
 DEFAULT_NETWORK = "cls_hrnet_w18_small_v1"
+PYRAMID = "det_hrnetv2p_w18"  # the files are the same at every width
 
 
 def identity(source: str = "auto", network: str = DEFAULT_NETWORK) -> dict[str, Any]:
@@ -201,13 +204,27 @@ def training_settings(network: str, *, source: str = "auto") -> dict[str, Any] |
     return dict(yaml.safe_load(content)["TRAIN"])
 
 
-def _build_official(pin: NetworkPin, repository: RepositoryPin, config: Path | None) -> nn.Module:
+def build_pyramid(shape: Shape) -> nn.Module:
+    """Build the official body and pyramid of detection in any width and depth that they take.
+
+    Raises:
+        ReferenceUnavailable: the files are absent or altered.
+    """
+    pins = load_pins()
+    pin = pins.network(PYRAMID)
+    resolve("official", pin, pins)
+    return _build_official(pin, pins.repository(pin.repository), None, shape)
+
+
+def _build_official(
+    pin: NetworkPin, repository: RepositoryPin, config: Path | None, shape: Shape | None = None
+) -> nn.Module:
     module = import_official(repository, pin.file, store.OFFICIAL)
     if pin.neck:
         from reference import detection  # imports torch
 
         neck = import_official(repository, pin.neck, store.OFFICIAL)
-        return detection.build(module, neck, pin.width)
+        return detection.build(module, neck, shape or detection.Shape(width=pin.width))
     if config is not None:
         return configs.construct(getattr(module, pin.class_name), config, pin)
     content = yaml.safe_load(store.read_verified(repository, pin.config, store.OFFICIAL))

@@ -24,7 +24,7 @@ def of_case(case: str) -> list[Job]:
 
 def test_standard_has_one_job_a_record() -> None:
     keys = [job.key for job in jobs_of(STANDARD)]
-    assert len(keys) == len(set(keys)) == 10 + 18 + 12 + 48 + 1 + 1 + 1 + 1
+    assert len(keys) == len(set(keys)) == 10 + 18 + 12 + 54 + 1 + 1 + 1 + 1
 
 
 def test_training_runs_have_the_names_of_their_records() -> None:

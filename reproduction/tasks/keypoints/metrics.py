@@ -1,15 +1,12 @@
 """PCKh of MPII, and OKS with the average precision of COCO keypoints by pycocotools."""
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from reproduction.errors import UserError
+from reproduction.tasks.average_precision import evaluate_coco
 
 # COCO's constants of the 17 keypoints; OKS uses twice their values.
 COCO_SIGMAS = (
@@ -186,23 +183,7 @@ def keypoint_ap(
             detection has another number of keypoints or names an unknown image.
     """
     _check_coco(ground_truth, detections, len(sigmas))
-    if not detections:
-        return dict.fromkeys(AP_NAMES, 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = {**ground_truth, "info": ground_truth.get("info", {})}
-        truth.createIndex()
-        found = truth.loadRes([dict(detection) for detection in detections])
-        evaluation = COCOeval(truth, found, "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.asarray(sigmas)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    # pycocotools marks what cannot be computed by -1.
-    return {
-        name: float(value) if value >= 0 else float("nan")
-        for name, value in zip(AP_NAMES, evaluation.stats, strict=True)
-    }
+    return evaluate_coco(ground_truth, detections, "keypoints", AP_NAMES, sigmas)
 
 
 def _check_coco(

@@ -9,9 +9,13 @@ the shape of the schedule; learning rates and batches fit runs of a hundred step
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from torch import nn
+
 from reproduction.config import NetworkConfig, network_config
 from reproduction.errors import UserError
 from reproduction.recipe import Recipe
+from reproduction.tasks.detection import config as detection
+from reproduction.tasks.detection.task import SceneDetection
 from reproduction.tasks.scenes.compose import KEYPOINTS
 from reproduction.tasks.scenes.dataset import NUM_CLASSES, Scenes
 from reproduction.tasks.scenes.keypoints import SceneLandmarks, ScenePose
@@ -25,8 +29,20 @@ SCENE_PX = 64
 SCRATCH = "classification"
 # Nine of ten pixels are background; as for Cityscapes, frequent classes weigh less.
 WEIGHTED = LossSettings(class_weights=(0.1, *(1.0,) * (NUM_CLASSES - 1)))
-SceneTask = SceneLabeling | ScenePose
+SceneTask = SceneLabeling | ScenePose | SceneDetection
 _SMALL = {"width": 16, "exchange_blocks": (1, 1, 1), "residual_units": 2}
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Return the network: nothing is to be added."""
+    return network
+
+
+def in_detector(pyramid: nn.Module) -> nn.Module:
+    """Put a pyramid into the detector of scenes."""
+    from reproduction.tasks.detection.detector import make_detector  # takes seconds to import
+
+    return make_detector(pyramid, detection.SCENES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +58,7 @@ class ScenePlan:
         metric: The score that decides, in percent.
         higher_is_better: Of the metric.
         make: Builds the task from training and test scenes.
+        complete: Puts a network of either arm into what is trained: itself, or a detector.
     """
 
     name: str
@@ -52,6 +69,7 @@ class ScenePlan:
     metric: str
     higher_is_better: bool = True
     make: Callable[[Scenes, Scenes], SceneTask]
+    complete: Callable[[nn.Module], nn.Module] = alone
 
 
 def _small(official: str, outputs: int, **values: object) -> NetworkConfig:
@@ -130,6 +148,16 @@ _ALL = (
         metric="nme",
         higher_is_better=False,
         make=SceneLandmarks,
+    ),
+    ScenePlan(
+        name="detection",
+        network=detection.SMALL_PYRAMID,
+        official="det_hrnetv2p_w18",
+        recipe=detection.RECIPE,
+        start="detection",
+        metric="box_ap",
+        make=SceneDetection,
+        complete=in_detector,
     ),
 )
 PLANS: dict[str, ScenePlan] = {plan.name: plan for plan in _ALL}
