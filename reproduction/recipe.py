@@ -28,6 +28,7 @@ class Recipe:
         milestones: Of ``step``: shares of the run's steps at which the rate falls.
         gamma: Of ``step``: the factor by which it falls.
         power: Of ``poly``.
+        head_rate_factor: The rate of the head, as a multiple of the body's.
         source: Where the values come from.
     """
 
@@ -42,6 +43,7 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
     power: float = 0.9
+    head_rate_factor: float = 1.0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -53,6 +55,6 @@ class Recipe:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise UserError(f"{name} is {value!r}; give a whole number of at least 1")
-        for name in ("learning_rate", "momentum", "weight_decay"):
+        for name in ("learning_rate", "momentum", "weight_decay", "head_rate_factor"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} is {getattr(self, name)!r}; give a number of at least 0")

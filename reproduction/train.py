@@ -26,6 +26,8 @@ CHECKPOINT_EVERY = 100
 LOSS_WINDOW = 10
 CHECKPOINT = "last.pt"
 LOG = "log.jsonl"
+# What heads are called: ours, and by the official code for its groups of rates.
+HEAD_WORDS = ("head.", "last_layer", "cls", "aux", "ocr")
 
 
 class StepResult(NamedTuple):
@@ -85,18 +87,40 @@ class TrainResult(Generic[ResultT]):
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig | Recipe) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer on all parameters."""
+    """Build the recipe's optimizer on all parameters.
+
+    Raises:
+        UserError: The head is to have another rate, and the model has no head by name.
+    """
+    groups = _parameters(model, getattr(config, "head_rate_factor", 1.0))
     if config.optimizer == "adam":
-        return torch.optim.Adam(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        return torch.optim.Adam(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        model.parameters(),
+        groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
     )
+
+
+def _parameters(model: nn.Module, head_factor: float) -> list[Any]:
+    """Return all parameters, the head's in a group of its own if it has another rate."""
+    if head_factor == 1.0:
+        return list(model.parameters())
+    named = list(model.named_parameters())
+    head = [(name, p) for name, p in named if any(word in name for word in HEAD_WORDS)]
+    if not 0 < len(head) < len(named):
+        raise UserError(
+            f"the recipe trains the head {head_factor:g} times as fast, and {len(head)} of "
+            f"{len(named)} parameters are called {', '.join(HEAD_WORDS)}: give a whole network"
+        )
+    names = {name for name, _ in head}
+    body = [p for name, p in named if name not in names]
+    return [
+        {"params": body},
+        {"params": [p for _, p in head], "rate_factor": head_factor},
+    ]
 
 
 def learning_rate(config: TrainConfig | Recipe, step: int, total_steps: int) -> float:
@@ -189,7 +213,7 @@ def train(
         ):
             rate = learning_rate(config, progress.epoch * steps + progress.step, total)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("rate_factor", 1.0)
             # What is drawn within a step, as dropout is, follows from its place in the run.
             torch.manual_seed(_noise_seed(seed, progress))
             result = train_step(model, batch.to(device), optimizer, task.loss)

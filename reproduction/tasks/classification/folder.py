@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from reproduction.errors import UserError
 from reproduction.tasks.classification.data import Dataset
+from reproduction.tasks.trees import open_image
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 RESIZE_RATIO = 256 / 224
@@ -46,11 +47,7 @@ class FolderSplit:
             return np.stack(list(pool.map(self._read_one, paths, seeds)))
 
     def _read_one(self, path: Path, seed: int | None) -> np.ndarray:
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"{path} cannot be read as an image: remove or replace it") from error
+        image = open_image(path).convert("RGB")
         if seed is None:
             return _to_array(_central_crop(image, self.image_size))
         rng = np.random.default_rng(seed)

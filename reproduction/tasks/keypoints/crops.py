@@ -140,7 +140,8 @@ def crop_image(image: np.ndarray, matrix: np.ndarray, output_wh: tuple[int, int]
     grid = torch.from_numpy(source * 2 / extent - 1)[None]
     pixels = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
     crop = F.grid_sample(pixels, grid, "bilinear", "zeros", align_corners=True)[0]
-    return crop.permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+    levels = crop.numpy().round().clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 def check_keypoints(

@@ -6,12 +6,42 @@ import torch
 
 from reproduction.errors import UserError
 
-# Keypoints that trade places in a mirror, by data set.
-FLIP_PAIRS = {
+Pairs = Sequence[tuple[int, int]]
+
+
+def _across(first: int, last: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Pair `count` points that are numbered from one side of the face to the other."""
+    return tuple((first + step, last - step) for step in range(count))
+
+
+# Keypoints and landmarks that trade places in a mirror, by data set.
+FLIP_PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
     "coco": tuple((left, left + 1) for left in range(1, 17, 2)),
     "mpii": ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    "wflw": (
+        *_across(0, 32, 16),  # contour
+        *(*_across(33, 46, 5), *_across(38, 50, 4)),  # brows
+        *_across(55, 59, 2),  # nostrils
+        *(*_across(60, 72, 5), *((65, 75), (66, 74), (67, 73))),  # eyes
+        *(*_across(76, 82, 3), *_across(83, 87, 2)),  # outer lips
+        *(*_across(88, 92, 2), (93, 95)),  # inner lips
+        (96, 97),  # pupils
+    ),
+    "300w": (
+        *_across(0, 16, 8),
+        *_across(17, 26, 5),
+        *_across(31, 35, 2),
+        *(*_across(36, 45, 4), (40, 47), (41, 46)),
+        *(*_across(48, 54, 3), *_across(55, 59, 2)),
+        *(*_across(60, 64, 2), (65, 67)),
+    ),
+    "cofw": (
+        *((0, 1), (2, 3), (4, 6), (5, 7)),  # brows
+        *((8, 9), (10, 11), (12, 14), (13, 15), (16, 17)),  # eyes
+        *((18, 19), (22, 23)),  # nostrils and corners of the mouth
+    ),
+    "aflw": (*_across(0, 5, 3), *_across(6, 11, 3), (12, 14), (15, 17)),
 }
-Pairs = Sequence[tuple[int, int]]
 
 
 def unflip_heatmaps(heatmaps: torch.Tensor, pairs: Pairs, *, shift: bool = True) -> torch.Tensor:
