@@ -16,7 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from comparison.study import ROOT, TRACES, Comparison, Study
+from comparison.study import ROOT, Study
+from workflow import memory
 
 NOTEBOOKS = {
     "networks": "notebooks/01_networks.ipynb",
@@ -36,6 +37,7 @@ DATA_FILES = {
     "comparison/published.py": ("comparison/published.toml",),
     "reference/pins.py": ("reference/pins.toml",),
     "reference/recorded.py": ("reference/traces/*",),
+    "reproduction/published_recipes.py": ("reproduction/published_recipes.toml",),
 }
 # Modules that notebooks import to show a result: they cannot change it.
 DISPLAY = (
@@ -45,28 +47,6 @@ DISPLAY = (
     "comparison/task_figures.py",
 )
 ALL_CORES = 0
-MEMORY_SHARE = 0.8
-# A comparison in float64 holds both arms, their gradients and momenta, and the reference's step
-# before and after. Measured peaks, in MiB: 3250 for the smallest network over 200 steps, 4350 for
-# W18, 6680, 7230, 9590, 11020, 12310 up to W48; W64 goes by parameters. So do networks for other
-# tasks, with 170 MiB a million parameters (1240 measured for the smallest one for segmentation).
-COMPARISON_MIB = {
-    "cls_hrnet_w18": 4600,
-    "cls_hrnet_w30": 7000,
-    "cls_hrnet_w32": 7600,
-    "cls_hrnet_w40": 10000,
-    "cls_hrnet_w44": 11500,
-    "cls_hrnet_w48": 12800,
-    "cls_hrnet_w64": 22000,
-    "pose_hrnet_w32": 6500,
-    "seg_hrnet_w18_small_v1_cityscapes": 1600,
-    "seg_hrnet_ocr_w48_cityscapes": 14000,
-    "det_hrnetv2p_w18": 4200,
-}
-USUAL_MIB = 3500
-TASK_MIB = 2000  # 1200 measured
-TRACES_MIB = 4000  # W48 by parameters; 1790 measured for W32, for pose
-TRIAL_MIB = 9000  # reference and candidates with their steps, kept; 8530 measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +70,7 @@ class Job:
     parameters: dict[str, str | int] = field(default_factory=dict)
     results_dir: str
     threads: int = 1
-    memory_mib: int = USUAL_MIB
+    memory_mib: int = memory.USUAL_MIB
     depends: tuple[str, ...] = ()
 
     @property
@@ -145,13 +125,7 @@ def threads_for(job: Job, cores: int) -> int:
 
 def memory_for(job: Job) -> int:
     """Give a job its memory; one that wants more than there is runs alone, and may do."""
-    return min(job.memory_mib, usable_memory_mib())
-
-
-def usable_memory_mib() -> int:
-    """Return the memory that jobs may share: a part of what the machine has."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(MEMORY_SHARE * total / 2**20)
+    return min(job.memory_mib, memory.usable_mib())
 
 
 def concurrent_jobs(job: Job, cores: int) -> int:
@@ -188,16 +162,9 @@ def _equivalence(study: Study) -> Iterator[Job]:
             "equivalence",
             compared.run_id,
             parameters=parameters,
-            memory_mib=_comparison_mib(compared),
+            memory_mib=memory.comparison_mib(compared),
             depends=(donor.key,) if donor else (),
         )
-
-
-def _comparison_mib(compared: Comparison) -> int:
-    """Say what a comparison takes; recorded traces are replayed one network after another."""
-    if compared.against == TRACES:
-        return TRACES_MIB
-    return COMPARISON_MIB.get(compared.network, USUAL_MIB)
 
 
 def weights_file(job: Job) -> str:
@@ -238,7 +205,9 @@ def _tasks(study: Study) -> Iterator[Job]:
         parameters = {"task": task, "variant": variant, "arm": arm, "seed": seed, "device": "cpu"}
         parameters |= {"epochs": plan.epochs, "scenes": plan.scenes}
         run_id = f"{task}.{variant}.{arm}.seed{seed}"
-        yield _notebook_job(study, "tasks", run_id, parameters=parameters, memory_mib=TASK_MIB)
+        yield _notebook_job(
+            study, "tasks", run_id, parameters=parameters, memory_mib=memory.TASK_MIB
+        )
 
 
 def _speed(study: Study) -> Iterator[Job]:
@@ -256,7 +225,7 @@ def _trial(study: Study) -> Job:
         "trial",
         f"{study.trial}.seed0",
         parameters={"plan": study.trial},
-        memory_mib=TRIAL_MIB,
+        memory_mib=memory.TRIAL_MIB,
     )
 
 

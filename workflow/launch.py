@@ -19,7 +19,8 @@ from pathlib import Path
 
 from comparison import products
 from comparison.study import ROOT, Study, StudyError, known_studies, load_study
-from workflow.jobs import Job, available_cores, jobs_of, usable_memory_mib
+from workflow import memory
+from workflow.jobs import Job, available_cores, jobs_of
 
 SNAKEMAKE_LOCKS = ROOT / ".snakemake" / "locks"
 LAUNCH_LOCK = ROOT / ".snakemake" / "launch.lock"
@@ -128,7 +129,7 @@ def run_snakemake(study: Study, cores: int, wanted: list[str]) -> tuple[int, boo
         *_mortal(),
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--nocolor"),
         *("--workflow-profile", "workflow/profiles/local", "--cores", str(cores)),
-        *("--resources", f"mem_mb={usable_memory_mib()}"),
+        *("--resources", f"mem_mb={memory.usable_mib()}"),
         *("--config", f"study={study.name}", f"reference={reference}"),
         *wanted,
     ]

@@ -11,7 +11,7 @@ import pytest
 from comparison.parameters import COMMON
 from comparison.parameters import NOTEBOOKS as KNOWN_PARAMETERS
 from comparison.study import ROOT, load_study
-from workflow import jobs
+from workflow import jobs, memory
 from workflow.jobs import Job, jobs_of
 
 STANDARD = load_study("standard")
@@ -89,8 +89,8 @@ def test_large_networks_reserve_more_memory() -> None:
 
 def test_memory_stays_within_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-    assert 0 < jobs.usable_memory_mib() < total
-    monkeypatch.setattr(jobs, "usable_memory_mib", lambda: 4000)
+    assert 0 < memory.usable_mib() < total
+    monkeypatch.setattr(memory, "usable_mib", lambda: 4000)
     assert max(jobs.memory_for(job) for job in jobs_of(STANDARD)) == 4000
 
 
