@@ -143,7 +143,11 @@ _ALL = (
         name="landmarks",
         network=_small("face_hrnet_w18_wflw", len(KEYPOINTS)),
         official="face_hrnet_w18_wflw",
-        recipe=_adam(1e-3, (30 / 60, 50 / 60), "yaml of face_hrnet_w18; rate 1e-4 there"),
+        # Of 400 steps rather than 200: the official code keeps its running statistics for long.
+        recipe=replace(
+            _adam(3e-3, (30 / 60, 50 / 60), "yaml of face_hrnet_w18; rate 1e-4 and batch 16 there"),
+            batch_size=8,
+        ),
         start="landmarks",
         metric="nme",
         higher_is_better=False,
