@@ -80,6 +80,7 @@ def test_noise_was_measured_by_enough_rewrites(report: Report) -> None:
     assert all(row.noise < 1e-10 * row.size for row in report.rows if row.note != ZERO_NOTE)
 
 
+@pytest.mark.full
 def test_an_injected_fault_is_named_with_its_value() -> None:
     pair = random_pair(SMALLEST, steps=1)
     norm = pair.reproduction.model.get_submodule("backbone.stage2.0.streams.0.1.unit2.norm")
