@@ -6,10 +6,9 @@ checkpoint, which lies at most `CHECKPOINT_EVERY` steps back, and ends with the 
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
@@ -17,15 +16,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from reproduction import resume
 from reproduction.config import TrainConfig
 from reproduction.errors import UserError
 from reproduction.recipe import Recipe
+from reproduction.resume import Progress
 from reproduction.tasks.task import Batch, Loss, Result, ResultT, Task
 
 CHECKPOINT_EVERY = 100
 LOSS_WINDOW = 10
-CHECKPOINT = "last.pt"
-LOG = "log.jsonl"
 # What heads are called: ours, and by the official code for its groups of rates.
 HEAD_WORDS = ("head.", "last_layer", "cls", "aux", "ocr")
 
@@ -36,35 +35,6 @@ class StepResult(NamedTuple):
     loss: float
     counts: Mapping[str, int]
     images: int
-
-
-@dataclass
-class Progress:
-    """Where a run stands; everything but weights and momenta that a resumed run needs.
-
-    Attributes:
-        epoch: Epochs finished.
-        step: Steps finished in the epoch under way.
-        loss_sum: Sum over images of the loss in that epoch.
-        counts: What the task counts, summed over that epoch.
-        count: Images seen in that epoch.
-        digest: SHA-256 chain over all batches seen.
-        wall_s: Seconds spent, interruptions left out.
-        history: One row per finished epoch.
-        losses: Mean loss over every `LOSS_WINDOW` steps of the whole run.
-        window: Losses of the steps since.
-    """
-
-    epoch: int
-    step: int
-    loss_sum: float
-    counts: dict[str, int]
-    count: int
-    digest: str
-    wall_s: float
-    history: list[dict[str, Any]]
-    losses: list[float]
-    window: list[float]
 
 
 @dataclass(frozen=True)
@@ -189,13 +159,13 @@ def train(
         UserError: `out_dir` holds another run or a damaged checkpoint, or the loss diverged.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    identity = _identity(model, task, config, seed)
+    identity = resume.run_identity(model, task, config, seed)
     model.to(device).train()
     optimizer = make_optimizer(model, config)
     progress = Progress(0, 0, 0.0, {}, 0, "", 0.0, [], [], [])
-    resumed = (out_dir / CHECKPOINT).exists()
+    resumed = (out_dir / resume.CHECKPOINT).exists()
     if resumed:
-        progress = _load(out_dir / CHECKPOINT, identity, model, optimizer)
+        progress = resume.load(out_dir / resume.CHECKPOINT, identity, model, optimizer)
 
     final: ResultT | None = None
     steps = task.steps(config.batch_size)
@@ -222,12 +192,12 @@ def train(
             if progress.step % CHECKPOINT_EVERY == 0 and progress.step < steps:
                 progress.wall_s += time.perf_counter() - started
                 started = time.perf_counter()
-                _save(out_dir / CHECKPOINT, identity, model, optimizer, progress)
+                resume.save(out_dir / resume.CHECKPOINT, identity, model, optimizer, progress)
         final = task.evaluate(model, device)
         progress.wall_s += time.perf_counter() - started
         _finish_epoch(progress, rate, final)
-        _save(out_dir / CHECKPOINT, identity, model, optimizer, progress)
-        _write_log(out_dir / LOG, progress.history)
+        resume.save(out_dir / resume.CHECKPOINT, identity, model, optimizer, progress)
+        resume.write_log(out_dir / resume.LOG, progress.history)
     bar.close()
     final = final or task.evaluate(model, device)
     return TrainResult(progress.history, progress.losses, final, progress.digest, resumed)
@@ -267,65 +237,3 @@ def _finish_epoch(progress: Progress, rate: float, reached: Result) -> None:
     )
     progress.epoch += 1
     progress.step, progress.loss_sum, progress.counts, progress.count = 0, 0.0, {}, 0
-
-
-def _identity(model: nn.Module, task: Task[Result], config: TrainConfig | Recipe, seed: int) -> str:
-    """Name a run by all that decides its outcome: a checkpoint of another one is refused."""
-    content = {
-        "config": asdict(config),
-        "seed": seed,
-        "data": task.identity,
-        "state": [[name, list(value.shape)] for name, value in model.state_dict().items()],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _save(
-    path: Path,
-    identity: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    content = {
-        "identity": identity,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-    }
-    partial = path.with_name(path.name + ".partial")
-    try:
-        torch.save(content, partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"the checkpoint {path} could not be written ({error}): free some space and start the "
-            "same command again; the last good checkpoint is kept"
-        ) from error
-
-
-def _load(
-    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Progress:
-    try:
-        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = content["identity"]
-    except Exception as error:  # damaged bytes raise many types
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}): remove it to start this run again"
-        ) from error
-    if found != identity:
-        raise UserError(
-            f"{path.parent} holds another run (network, data, recipe or seed differ): remove it "
-            "or choose another results_dir"
-        )
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return Progress(**content["progress"])
-
-
-def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in history))
-    partial.replace(path)

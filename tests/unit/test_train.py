@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from reproduction import TrainConfig, UserError
+from reproduction import TrainConfig, UserError, resume
 from reproduction import train as loop
 from reproduction.evaluate import evaluate
 from reproduction.tasks.classification.data import ArraySplit, Dataset
@@ -82,7 +82,7 @@ def test_a_step_updates_as_nesterov_sgd_with_weight_decay_does() -> None:
 def test_training_learns_and_logs_a_line_an_epoch(tmp_path: Path) -> None:
     _, result = run(tmp_path, TrainConfig(epochs=6, batch_size=8))
     assert result.final.top1 == 100
-    rows = [json.loads(line) for line in (tmp_path / loop.LOG).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / resume.LOG).read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows == result.history
     assert len(result.losses) == 3  # 30 steps in windows of ten
@@ -136,8 +136,8 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, other: dict[str, Any
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    content = (tmp_path / loop.CHECKPOINT).read_bytes()
-    (tmp_path / loop.CHECKPOINT).write_bytes(content[:1000])
+    content = (tmp_path / resume.CHECKPOINT).read_bytes()
+    (tmp_path / resume.CHECKPOINT).write_bytes(content[:1000])
     with pytest.raises(UserError, match="is damaged"):
         run(tmp_path)
 
@@ -158,7 +158,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     with pytest.raises(UserError, match=r"No space left on device.*last good checkpoint is kept"):
         run(tmp_path)
     assert [path.name for path in tmp_path.glob("*.partial")] == []
-    assert loop.torch.load(tmp_path / loop.CHECKPOINT, weights_only=True)["progress"]["step"] == 4
+    assert loop.torch.load(tmp_path / resume.CHECKPOINT, weights_only=True)["progress"]["step"] == 4
     monkeypatch.setattr(torch, "save", save)
     assert run(tmp_path)[1].resumed
 
