@@ -76,6 +76,7 @@ def measurable_dense(seed: int) -> dict[str, Callable[[], Effect]]:
         "D32": scores.wrapped_label,
         "D33": dense.cut_names,
         "D34": dense.numpy_names,
+        "D37": scores.mirrored_landmark,
     }
 
 

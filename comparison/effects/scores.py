@@ -1,13 +1,20 @@
 """Differences of dense tasks beside the network: losses, targets, labels and scores."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from comparison.effects.subjects import Effect
 from reproduction import UserError
+from reproduction.published_recipes import published_recipe
+from reproduction.tasks.keypoints.augmentation import Variation, vary
+from reproduction.tasks.keypoints.crops import CropBox
 from reproduction.tasks.keypoints.heatmaps import encode_heatmaps
 from reproduction.tasks.keypoints.landmarks import SIGMAS_PX, encode_landmarks
 from reproduction.tasks.keypoints.metrics import OFFICIAL_MEAN_01_THRESHOLD, pckh
+from reproduction.tasks.keypoints.persons import Person
+from reproduction.tasks.published import crop_augmentation
 from reproduction.tasks.segmentation.losses import (
     OCR_BALANCE,
     LossSettings,
@@ -150,4 +157,24 @@ def wrapped_label() -> Effect:
         value=wrapped,
         unit="label",
         holds=wrapped == 255 and refused,
+    )
+
+
+def mirrored_landmark() -> Effect:
+    """D37: how far from its own pixel a landmark lies once the image is mirrored."""
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    image[4, 2] = 255
+    box = CropBox((4.0, 4.0), (8.0, 8.0))
+    point = Person(Path(), box, np.array([[2.0, 4.0]]), np.ones(1, dtype=np.int64), 0)
+    apart = {}
+    for name in ("pose_coco", "face_wflw"):
+        offset = crop_augmentation(published_recipe(name)).mirror_offset
+        seen, moved, _ = vary(image, point, Variation(box, is_mirrored=True), (), offset)
+        apart[name] = float(moved.keypoints_xy[0, 0] - seen[4, :, 0].argmax())
+    return Effect(
+        what="pixels between a mirrored landmark and the pixel that it marked (pose: "
+        f"{apart['pose_coco']:g})",
+        value=apart["face_wflw"],
+        unit="px",
+        holds=apart == {"pose_coco": 0.0, "face_wflw": 1.0},
     )
