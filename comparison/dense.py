@@ -1,12 +1,13 @@
-"""Batches, losses and recipes of dense tasks, for the comparison of their networks.
+"""Batches and losses of dense tasks, for the comparison of their networks.
 
 A network takes part in a comparison as it is trained: with the loss of its task on every output,
-and the optimizer of its repository. Official loss code is not loaded, so both sides are given ours.
+and by the published recipe of its repository. Official loss code is not loaded, so both sides are
+given ours.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from comparison.engine.sides import Batch, Loss
 from comparison.engine.states import random_batch
 from reproduction import NetworkConfig
+from reproduction.published_recipes import published_recipe
+from reproduction.recipe import Recipe
 from reproduction.tasks.keypoints.losses import keypoint_mse
 from reproduction.tasks.segmentation.losses import (
     CITYSCAPES_CLASS_WEIGHTS,
@@ -27,41 +30,13 @@ STRIDE = 4
 IGNORED_SHARE = 0.1
 
 
-class Recipe(NamedTuple):
-    """How a dense network is trained (official yaml files and scripts).
-
-    Attributes:
-        optimizer: ``sgd`` or ``adam``; Adam gets no weight decay, whatever the files say (D19).
-        learning_rate: At the start.
-        epochs: Passes over the data.
-        drops: Epochs from which the rate is a tenth; none for a polynomial decay.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-    """
-
-    optimizer: str
-    learning_rate: float
-    epochs: int
-    drops: tuple[int, ...] = ()
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-
-
-_CITYSCAPES = Recipe("sgd", 0.01, 484, weight_decay=5e-4)
-RECIPES = {
-    "pose": Recipe("adam", 1e-3, 210, (170, 200)),
-    "segmentation": _CITYSCAPES,
-    "ocr": _CITYSCAPES,
-    "landmarks": Recipe("adam", 1e-4, 60, (30, 50)),
-    "detection": Recipe("sgd", 0.01, 12, (8, 11), weight_decay=1e-4),
-}
-TWICE_THE_RATE = "face_hrnet_w18_aflw"  # the one official file of a task with another value
+# The one pinned official file of a task, for whatever data a network of it is made.
+PINNED = {"segmentation": "seg_cityscapes", "ocr": "ocr_cityscapes"}
 
 
 def recipe_of(config: NetworkConfig) -> Recipe:
-    """Return the recipe of a network, in our words."""
-    recipe = RECIPES[config.task]
-    return recipe._replace(learning_rate=2e-4) if config.name == TWICE_THE_RATE else recipe
+    """Return the published recipe that a network is compared with: that of the pinned file."""
+    return published_recipe(PINNED.get(config.task, config.name)).training()
 
 
 @dataclass(frozen=True)

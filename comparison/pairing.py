@@ -172,7 +172,7 @@ def _pair(
         name_map=arms.name_of(ours),
         batches=batches,
         inputs={**inputs, "reference_recipe": recipe},
-        epochs=dense.recipe_of(config).epochs if is_dense else TrainConfig().epochs,
+        epochs=(dense.recipe_of(config) if is_dense else TrainConfig()).epochs,
     )
 
 

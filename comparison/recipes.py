@@ -19,6 +19,7 @@ import reference
 from comparison import dense
 from comparison.engine.sides import Loss, Side
 from reproduction import NETWORKS, NetworkConfig, TrainConfig, UserError
+from reproduction.recipe import Recipe
 from reproduction.train import learning_rate, make_optimizer
 
 OFFICIAL = "official yaml, section TRAIN"
@@ -26,12 +27,14 @@ OURS = "taken from the reproduction: the reference has none"
 FACTOR, POWER = 0.1, 0.9  # of official schedules whose file names neither
 
 
-def our_side(model: nn.Module, config: TrainConfig | None = None) -> Side:
+def our_side(
+    model: nn.Module, config: TrainConfig | Recipe | None = None, loss: Loss = F.cross_entropy
+) -> Side:
     """Give a network our recipe."""
     config = config or TrainConfig()
     return Side(
         model=model,
-        loss=F.cross_entropy,
+        loss=loss,
         make_optimizer=partial(make_optimizer, config=config),
         make_scheduler=partial(_our_schedule, config=config),
     )
@@ -39,13 +42,7 @@ def our_side(model: nn.Module, config: TrainConfig | None = None) -> Side:
 
 def our_dense_side(model: nn.Module, config: NetworkConfig) -> Side:
     """Give a network for a dense task our recipe of it."""
-    recipe = dense.recipe_of(config)
-    return Side(
-        model=model,
-        loss=dense.loss_of(config),
-        make_optimizer=partial(_our_dense_optimizer, recipe=recipe),
-        make_scheduler=partial(_our_dense_schedule, recipe=recipe),
-    )
+    return our_side(model, dense.recipe_of(config), dense.loss_of(config))
 
 
 def reference_side(model: nn.Module, network: str, source: str = "auto") -> tuple[Side, str]:
@@ -113,27 +110,7 @@ def _poly(epoch: int, epochs: int) -> float:
     return max(0.0, 1 - epoch / epochs) ** POWER
 
 
-def _our_dense_optimizer(model: nn.Module, recipe: dense.Recipe) -> Optimizer:
-    if recipe.optimizer == "adam":
-        return Adam(model.parameters(), lr=recipe.learning_rate)
-    return SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
-
-
-def _our_dense_schedule(optimizer: Optimizer, recipe: dense.Recipe) -> LRScheduler:
-    def share(epoch: int) -> float:
-        if recipe.drops:
-            return FACTOR ** sum(epoch >= drop for drop in recipe.drops)
-        return _poly(epoch, recipe.epochs)
-
-    return LambdaLR(optimizer, share)
-
-
-def _our_schedule(optimizer: Optimizer, config: TrainConfig) -> LRScheduler:
+def _our_schedule(optimizer: Optimizer, config: TrainConfig | Recipe) -> LRScheduler:
     def share(epoch: int) -> float:
         return learning_rate(config, epoch, config.epochs) / config.learning_rate
 

@@ -29,8 +29,9 @@ from reproduction.recipe import Recipe
 from reproduction.tasks.detection.task import Detected, best_boxes
 from reproduction.tasks.scenes.dataset import Scenes, load_scenes
 from reproduction.tasks.scenes.keypoints import Located
-from reproduction.tasks.scenes.labeling import Labeled, outputs_of
+from reproduction.tasks.scenes.labeling import Labeled
 from reproduction.tasks.scenes.plans import SCENE_PX, ScenePlan, SceneTask, scene_plan
+from reproduction.tasks.task import outputs_of
 from reproduction.train import LOSS_WINDOW, TrainResult, train
 
 TEST_SCENES = 100

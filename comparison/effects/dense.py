@@ -15,6 +15,7 @@ from reproduction import NETWORKS, NetworkConfig
 from reproduction.checkpoints import to_official
 from reproduction.config import ALIGNED, BILINEAR
 from reproduction.networks import CLASSES
+from reproduction.published_recipes import published_recipe
 
 SEGMENTATION = "seg_hrnet_w48_cityscapes"
 POSE = NETWORKS["pose_hrnet_w32"]
@@ -85,7 +86,7 @@ def weight_decay_of_adam(seed: int, steps: int = 10) -> Effect:
         what=f"relative L2 change of all weights after {steps} steps, if it were passed on",
         value=change,
         unit="1",
-        holds=change > 1e-6 and dense.RECIPES["pose"].weight_decay == 0,
+        holds=change > 1e-6 and published_recipe("pose_coco")["weight_decay"] == 0,
     )
 
 
@@ -120,9 +121,10 @@ def _ours_apart(seed: int) -> bool:
 
 def drops_of_pose() -> Effect:
     """D21: when the learning rate of pose drops."""
-    recipe = dense.RECIPES["pose"]
-    found = drops(rates_stepped_first(recipe.learning_rate, recipe.drops, 0.1, recipe.epochs))
-    early = [planned - real for planned, real in zip(recipe.drops, found, strict=True)]
+    recipe = published_recipe("pose_coco")
+    planned = recipe["milestone_epochs"]
+    rates = rates_stepped_first(recipe["learning_rate"], planned, recipe["gamma"], recipe["epochs"])
+    early = [said - real for said, real in zip(planned, drops(rates), strict=True)]
     return Effect(
         what="epochs by which each drop comes early when the script runs on this PyTorch",
         value=sum(early) / len(early),

@@ -118,3 +118,9 @@ class Task(Protocol[ResultT]):
     def evaluate(self, model: nn.Module, device: torch.device) -> ResultT:
         """Score the model on the test split, in eval mode; its mode is restored."""
         ...
+
+
+def outputs_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Return what a network puts out as a list, the one that counts last."""
+    outputs = model(images)
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]

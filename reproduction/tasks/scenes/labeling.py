@@ -18,7 +18,7 @@ from reproduction.tasks.scenes.dataset import NUM_CLASSES, Scenes
 from reproduction.tasks.scenes.order import batches_of
 from reproduction.tasks.segmentation.losses import LossSettings, combined_loss, resize_logits
 from reproduction.tasks.segmentation.metrics import confusion_matrix, segmentation_scores
-from reproduction.tasks.task import Batch, Loss, evaluating
+from reproduction.tasks.task import Batch, Loss, evaluating, outputs_of
 
 TEST_BATCH = 16
 
@@ -116,12 +116,6 @@ class SceneLabeling:
     def trivial(self) -> dict[str, float]:
         """Score what needs no network: background everywhere."""
         return dict(self.scored(np.zeros_like(self.test.labels), float("nan")).scores)
-
-
-def outputs_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Return what a network puts out as a list, the one that counts last."""
-    outputs = model(images)
-    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def batch_of(images: np.ndarray, hashed: np.ndarray, targets: Any) -> Batch:

@@ -32,7 +32,7 @@ from reproduction.tasks.segmentation.losses import (
     resize_logits,
 )
 from reproduction.tasks.segmentation.metrics import confusion_matrix, segmentation_scores
-from reproduction.tasks.task import Batch, Loss, evaluating
+from reproduction.tasks.task import Batch, Loss, evaluating, outputs_of
 
 PADDING_KEPT = ("ade20k",)  # what is predicted for the padding is not cut off (official code)
 
@@ -50,12 +50,6 @@ class SegmentationResult:
     loss: float
     scores: dict[str, float]
     confusion: np.ndarray
-
-
-def _outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Return all outputs of a network, the main one last; only OCR has two."""
-    found = model(images)
-    return [found] if isinstance(found, torch.Tensor) else [*found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +123,7 @@ class Segmentation:
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the loss of all outputs of the network."""
-        return Loss(combined_loss(_outputs(model, batch.images), batch.targets, self.settings))
+        return Loss(combined_loss(outputs_of(model, batch.images), batch.targets, self.settings))
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, device: torch.device) -> SegmentationResult:
@@ -141,7 +135,7 @@ class Segmentation:
 
         with evaluating(model):
             for images, labels, _ in self.batches("test"):
-                scores = self._scores(lambda seen: _outputs(model, seen)[-1], images.to(device))
+                scores = self._scores(lambda seen: outputs_of(model, seen)[-1], images.to(device))
                 scores = resize_logits(scores.cpu(), labels.shape[-2:], self.rule.align_corners)
                 # The scores are exp(logits), summed over scales: their logarithm is a logit.
                 logits = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
