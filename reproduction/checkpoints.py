@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from reproduction.durable import whole
 from reproduction.errors import UserError
 
 # The same residual unit appears in several places; {n} is 1, 2 or 3.
@@ -237,14 +238,9 @@ def save_checkpoint(network: nn.Module, path: str | Path, naming: str = "officia
 
 def save_tensors(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Write named tensors to a safetensors file in one step: whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    try:
+    with whole(Path(path)) as partial:
         safetensors.torch.save_file(tensors, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Mapping[str, torch.Tensor]:

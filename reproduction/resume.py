@@ -1,24 +1,30 @@
-"""What a training run resumes from: one checkpoint, written whole or not at all.
+"""What a training run resumes from: its last checkpoint, and the one before that.
 
-A checkpoint names the run that it belongs to; one of another run is refused.
+A checkpoint is written whole or not at all, carries the SHA-256 of its content, and names the run
+that it belongs to; one of another run is refused.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from reproduction.config import TrainConfig
+from reproduction.durable import drop_partials, force_to_disk, whole, write_whole
 from reproduction.errors import UserError
 from reproduction.recipe import Recipe
 from reproduction.tasks.task import Result, Task
 
 CHECKPOINT = "last.pt"
+PREVIOUS = "previous.pt"
+DAMAGED = "damaged.pt"
 LOG = "log.jsonl"
 
 
@@ -71,10 +77,10 @@ def save(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Write where a run stands; until it is whole, the last checkpoint stays.
+    """Write where a run stands; the checkpoint of before is kept beside it.
 
     Raises:
-        UserError: The disk is full or the folder cannot be written.
+        UserError: The disk is full, the folder cannot be written, or a weight is not finite.
     """
     content = {
         "identity": identity,
@@ -82,43 +88,136 @@ def save(
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
     }
-    partial = path.with_name(path.name + ".partial")
+    _refuse_not_finite(content["model"], path, progress)
     try:
-        torch.save(content, partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            torch.save({**content, "sha256": content_digest(content)}, partial)
+            force_to_disk(partial)
+            with suppress(FileNotFoundError):
+                path.replace(path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
-            f"the checkpoint {path} could not be written ({error}): free some space and start the "
-            "same command again; the last good checkpoint is kept"
+            f"the checkpoint {path} could not be written ({error}): free some space or make the "
+            "folder writable, and start the same command again; the last good checkpoint is kept"
         ) from error
 
 
-def load(path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Take weights, momenta and progress from a checkpoint.
+def _refuse_not_finite(state: Mapping[str, torch.Tensor], path: Path, progress: Progress) -> None:
+    """Keep a state that cannot be gone on from out of the checkpoints."""
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"{name} is not finite after {_place(progress)}: lower the learning rate; "
+                f"the last good checkpoint is kept in {path.parent}"
+            )
+
+
+def _place(progress: Progress, ahead: int = 0) -> str:
+    return f"step {progress.step + ahead} of epoch {progress.epoch + 1}"
+
+
+def stopped(problem: UserError, folder: Path, progress: Progress) -> UserError:
+    """Say of a run that diverged where it did, and what is left of it."""
+    there = any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+    left = (
+        f"the last good checkpoint is kept in {folder}" if there else "there is no checkpoint yet"
+    )
+    return type(problem)(f"{problem}, in {_place(progress, 1)}: lower the learning rate; {left}")
+
+
+def content_digest(content: Any) -> str:
+    """Hash nested mappings and lists of tensors and plain values."""
+    total = hashlib.sha256()
+    for part in _parts(content):
+        total.update(part)
+    return total.hexdigest()
+
+
+def _parts(content: Any) -> Iterator[bytes | np.ndarray]:
+    if isinstance(content, torch.Tensor):
+        yield f"{content.dtype} {tuple(content.shape)}".encode()
+        yield content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield f"{key!r}:".encode()
+            yield from _parts(value)
+    elif isinstance(content, list | tuple):
+        yield f"{len(content)} entries".encode()
+        for value in content:
+            yield from _parts(value)
+    else:
+        yield f"{content!r},".encode()
+
+
+def load(
+    folder: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, str] | None:
+    """Take weights, momenta and progress from the newest whole checkpoint of a folder.
+
+    A damaged one is put aside as `damaged.pt`, and the one before it is gone on from.
+
+    Returns:
+        The progress, and a sentence if the newest was damaged (else empty); None if there is no
+        checkpoint.
 
     Raises:
-        UserError: The file is damaged, or belongs to another run.
+        UserError: All checkpoints are damaged, or they belong to another run.
     """
-    try:
-        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = content["identity"]
-    except Exception as error:  # damaged bytes raise many types
+    drop_partials(folder)
+    damaged: dict[Path, str] = {}
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        try:
+            content = read(path)
+        except FileNotFoundError:
+            continue
+        except Exception as error:  # damaged bytes raise many types
+            damaged[path] = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+            continue
+        if content["identity"] != identity:
+            raise UserError(
+                f"{folder} holds another run (network, data, recipe or seed differ): remove it "
+                "or choose another results_dir"
+            )
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        progress = Progress(**content["progress"])
+        return progress, _put_aside(damaged, progress)
+    if damaged:
+        told = "; ".join(f"{path.name}: {why}" for path, why in damaged.items())
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}): remove it to start this run again"
-        ) from error
-    if found != identity:
-        raise UserError(
-            f"{path.parent} holds another run (network, data, recipe or seed differ): remove it "
-            "or choose another results_dir"
+            f"every checkpoint in {folder} is damaged ({told}): remove the folder to start this "
+            "run again"
         )
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return Progress(**content["progress"])
+    return None
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """Read a checkpoint and check every value in it.
+
+    Raises:
+        FileNotFoundError: There is none.
+        Exception: It is damaged; PyTorch raises many types.
+    """
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if "sha256" not in content:
+        raise ValueError("it has no SHA-256: an earlier version wrote it")
+    if content.pop("sha256") != content_digest(content):
+        raise ValueError("its SHA-256 does not fit")
+    return content
+
+
+def _put_aside(damaged: Mapping[Path, str], progress: Progress) -> str:
+    """Keep a damaged checkpoint where it cannot take the place of a good one."""
+    told = ""
+    for path, why in damaged.items():
+        path.replace(path.with_name(DAMAGED))
+        told = (
+            f"{path} is damaged ({why}) and was put aside as {DAMAGED}: going on from the "
+            f"checkpoint before it, {_place(progress)}"
+        )
+    return told
 
 
 def write_log(path: Path, history: list[dict[str, Any]]) -> None:
     """Write one line an epoch, for people."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in history))
-    partial.replace(path)
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in history))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from reproduction import resume
 from reproduction.config import TrainConfig
+from reproduction.divergence import Diverged, first_not_finite
 from reproduction.errors import UserError
 from reproduction.recipe import Recipe
 from reproduction.resume import Progress
@@ -122,12 +123,13 @@ def train_step(
     """Do one step: forward, the task's loss, backward, update.
 
     Raises:
-        UserError: The loss is not finite.
+        Diverged: The loss is not finite.
     """
     found = loss_of(model, batch)
     loss = found.value
     if not torch.isfinite(loss):
-        raise UserError(f"the loss became {loss.item()}: lower the learning rate; no weights kept")
+        where = first_not_finite(model, batch, loss_of)
+        raise Diverged(f"the loss became {loss.item()}, first of all {where}")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -151,7 +153,7 @@ def train(
         task: Brings batches, loss and evaluation.
         config: The recipe.
         seed: Decides order and augmentation of the batches.
-        out_dir: Holds `last.pt` and `log.jsonl`.
+        out_dir: Holds `last.pt`, `previous.pt` and `log.jsonl`.
         device: Where to run.
         show_progress: Whether to draw a progress bar.
 
@@ -163,9 +165,11 @@ def train(
     model.to(device).train()
     optimizer = make_optimizer(model, config)
     progress = Progress(0, 0, 0.0, {}, 0, "", 0.0, [], [], [])
-    resumed = (out_dir / resume.CHECKPOINT).exists()
-    if resumed:
-        progress = resume.load(out_dir / resume.CHECKPOINT, identity, model, optimizer)
+    found = resume.load(out_dir, identity, model, optimizer)
+    if found:
+        progress, told = found
+        if told:
+            tqdm.write(told)
 
     final: ResultT | None = None
     steps = task.steps(config.batch_size)
@@ -186,7 +190,10 @@ def train(
                 group["lr"] = rate * group.get("rate_factor", 1.0)
             # What is drawn within a step, as dropout is, follows from its place in the run.
             torch.manual_seed(_noise_seed(seed, progress))
-            result = train_step(model, batch.to(device), optimizer, task.loss)
+            try:
+                result = train_step(model, batch.to(device), optimizer, task.loss)
+            except Diverged as problem:
+                raise resume.stopped(problem, out_dir, progress) from None
             _count(progress, result, batch.digest)
             bar.update()
             if progress.step % CHECKPOINT_EVERY == 0 and progress.step < steps:
@@ -200,7 +207,7 @@ def train(
         resume.write_log(out_dir / resume.LOG, progress.history)
     bar.close()
     final = final or task.evaluate(model, device)
-    return TrainResult(progress.history, progress.losses, final, progress.digest, resumed)
+    return TrainResult(progress.history, progress.losses, final, progress.digest, bool(found))
 
 
 def _noise_seed(seed: int, progress: Progress) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -14,6 +15,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 Item = TypeVar("Item")
+
+
+@pytest.fixture
+def told(request: pytest.FixtureRequest) -> str:
+    """Return what the test's row in docs/faults.md says is told, as a pattern that finds it."""
+    return re.escape(request.node.get_closest_marker("fault").kwargs["told"])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
