@@ -15,12 +15,31 @@ from reproduction import UserError
 
 def run_build(arguments: argparse.Namespace) -> int:
     """Make tables, figures and numbers from a study's records."""
+    from comparison import ledger
     from comparison.build import build
 
     study = load_study(arguments.study)
     written = build(study)
+    for sentence in ledger.missing(ROOT / study.results_dir):
+        print(sentence, file=sys.stderr)
     print(f"{len(written)} files in {study.results_dir}/tables and {study.results_dir}/figures")
     return 0
+
+
+def run_ledger(arguments: argparse.Namespace) -> int:
+    """Make the ledger of a study whose records are older than ledgers; else check it."""
+    from comparison import ledger
+    from comparison.record import read_records, read_sealed
+
+    study = load_study(arguments.study)
+    results = ROOT / study.results_dir
+    if not ledger.read(results):
+        print(f"{ledger.adopt(results, read_sealed(results))} records entered the ledger")
+    gone = ledger.missing(results)
+    print(f"{len(ledger.read(results))} entries, {len(read_records(results))} records")
+    for sentence in gone:
+        print(sentence, file=sys.stderr)
+    return 1 if gone else 0
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -138,6 +157,9 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("--study", default="quick", help=known)
         command.set_defaults(run=run)
+    entered = commands.add_parser("ledger", help=run_ledger.__doc__)
+    entered.add_argument("--study", default="standard", help=known)
+    entered.set_defaults(run=run_ledger)
     verify = commands.add_parser("verify", help=run_verify.__doc__)
     verify.add_argument("--study", help=f"{known}; by default every study with results")
     verify.set_defaults(run=run_verify)

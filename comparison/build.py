@@ -17,10 +17,12 @@ from comparison import (
     trials,
 )
 from comparison.evidence import Record
+from comparison.freshness import check_data
 from comparison.record import read_records
 from comparison.study import ROOT, Study, StudyError
 from comparison.tables import build_tables
 from reproduction import network_config
+from reproduction.durable import drop_partials, write_whole
 
 
 def build(study: Study, folder: Path | None = None) -> list[Path]:
@@ -35,13 +37,16 @@ def build(study: Study, folder: Path | None = None) -> list[Path]:
 
     Raises:
         RecordError: A record is damaged or was edited.
+        StaleError: A record was made on other data than there is.
         StudyError: A file could not be written.
     """
     records = read_records(study.results_dir)
+    check_data(records, study.training.data if study.training else "")
     folder = folder or ROOT / study.results_dir
     try:
         for part in ("tables", "figures"):
             (folder / part).mkdir(parents=True, exist_ok=True)
+            drop_partials(folder / part)
         return [
             *_write_tables(study, records, folder / "tables"),
             *_write_figures(study, records, folder / "figures"),
@@ -58,9 +63,9 @@ def _write_tables(study: Study, records: Sequence[Record], folder: Path) -> list
     for table in build_tables(study, records):
         for ending, text in (("csv", table.to_csv()), ("tex", table.to_latex())):
             written.append(folder / f"{table.name}.{ending}")
-            written[-1].write_text(text, encoding="utf-8")
+            write_whole(written[-1], text)
     written.append(folder / products.NUMBERS)
-    written[-1].write_text(numbers.to_json(numbers.collect(study, records)), encoding="utf-8")
+    write_whole(written[-1], numbers.to_json(numbers.collect(study, records)))
     return written
 
 

@@ -21,6 +21,7 @@ from comparison.looks import COLORS, COLUMN_IN, DASHES, MARKERS, WIDTHS
 from comparison.products import ENDINGS
 from comparison.study import ARMS
 from reproduction import NetworkConfig
+from reproduction.durable import whole
 
 STYLE = Path(__file__).with_name("study.mplstyle")
 FEW_POINTS = 40
@@ -272,7 +273,9 @@ def save(figure: Figure, folder: Path, name: str, shown: Sequence[Record]) -> li
     paths = [folder / f"{name}.{ending}" for ending in ENDINGS]
     with plt.style.context(str(STYLE)):
         for path in paths:
-            figure.savefig(path, metadata=metadata[path.suffix[1:]])
+            ending = path.suffix[1:]
+            with whole(path) as partial:
+                figure.savefig(partial, format=ending, metadata=metadata[ending])
     return paths
 
 

@@ -1,7 +1,8 @@
 """Results on disk: one JSON file per case and run, checked when written and when read.
 
 This is the only module that writes records. A record holds unrounded numbers, where its inputs
-came from, and on what it was made; its own SHA-256 shows if it was edited afterwards.
+came from, and on what it was made; its own SHA-256 shows if it was edited afterwards, and
+`comparison.ledger` if it was also sealed again.
 """
 
 import hashlib
@@ -21,8 +22,10 @@ import jsonschema
 import numpy
 import torch
 
+from comparison import ledger
 from comparison.study import ROOT
 from reproduction import UserError
+from reproduction.durable import write_whole
 
 SCHEMA_VERSION = 1
 OUTCOMES = (
@@ -170,7 +173,7 @@ def new_record(
 
 
 def write_record(results_dir: str | Path, record: dict[str, Any]) -> Path:
-    """Write ``records/<case>/<run_id>.json`` below a results folder, whole or not at all.
+    """Write ``records/<case>/<run_id>.json`` below a results folder, and enter it in the ledger.
 
     Raises:
         RecordError: The record is invalid, of changed source where only committed source is
@@ -184,16 +187,14 @@ def write_record(results_dir: str | Path, record: dict[str, Any]) -> Path:
             "commit first, or write to another results_dir"
         )
     path = folder / f"{record['run_id']}.json"
-    partial = path.with_name(path.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        ledger.add(ROOT / results_dir, record)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RecordError(
-            f"{path} could not be written ({error.strerror}): free some space or choose another "
-            "results_dir, and run again"
+            f"{path} could not be written ({error.strerror}): free some space, make the folder "
+            "writable or choose another results_dir, and run again"
         ) from error
     return path
 
@@ -225,11 +226,19 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def read_records(results_dir: str | Path) -> list[dict[str, Any]]:
-    """Read all records below a results folder, by case and run.
+    """Read all records below a results folder, by case and run, as the ledger knows them.
 
     Raises:
         RecordError: One of them is damaged, edited or foreign.
+        LedgerError: One of them is not the last of its job, or the ledger was edited.
     """
+    records = read_sealed(results_dir)
+    ledger.check(ROOT / results_dir, records)
+    return records
+
+
+def read_sealed(results_dir: str | Path) -> list[dict[str, Any]]:
+    """Read all records below a results folder without asking the ledger."""
     paths = (ROOT / results_dir / "records").glob("*/*.json")
     return [read_record(path) for path in sorted(paths)]
 
@@ -310,6 +319,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _validate(record: Any, name: str) -> None:
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version is not None and version != SCHEMA_VERSION:
+        raise RecordError(
+            f"{name} has schema {version}, and this version reads {SCHEMA_VERSION}: run its "
+            "notebook again (`make report` does), or read it with the commit that wrote it"
+        )
     try:
         jsonschema.validate(record, SCHEMA)
     except jsonschema.ValidationError as error:

@@ -9,7 +9,6 @@ Command line: ``python -m comparison report --study NAME``.
 """
 
 import json
-import os
 import re
 import subprocess
 import tomllib
@@ -24,6 +23,7 @@ from comparison.products import FIGURES, NUMBERS, TABLES
 from comparison.record import read_records, source_state
 from comparison.study import ROOT
 from reproduction import UserError
+from reproduction.durable import write_whole
 
 STANDARD = "standard"
 NOT_RUN = "not run"
@@ -63,13 +63,10 @@ def build(study: str, out: Path | None = None, *, root: Path = ROOT) -> Path:
     check_text(sections, allowed_terms(root))
     pdf = typeset(collect(study, sections | read_text(root, "*.typ"), root), root)
     target = Path(out) if out else root / "results" / study / "report.pdf"
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(pdf)
-        partial.replace(target)
+        write_whole(target, pdf)
     except OSError as problem:
-        partial.unlink(missing_ok=True)
         raise ReportError(
             f"{target} could not be written ({problem.strerror}): free some space or name another "
             "file, and build again"

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from comparison import claims
+from comparison import claims, ledger
 from comparison.build import build
 from comparison.record import read_records
 from comparison.study import ROOT, Study, StudyError
+from reproduction.durable import write_whole
 
 PARTS = ("tables", "figures")
 COMMITTED = "standard"  # the study whose verdicts README.md shows
@@ -20,7 +21,7 @@ BEGIN, END = "<!-- verdicts:begin -->", "<!-- verdicts:end -->"
 
 
 def differences(study: Study, folder: Path | None = None) -> list[str]:
-    """Return one sentence for every stored file that its records do not give.
+    """Return one sentence for every stored file that its records do not give, or that is gone.
 
     Args:
         study: Whose records.
@@ -33,7 +34,8 @@ def differences(study: Study, folder: Path | None = None) -> list[str]:
     stored = folder or ROOT / study.results_dir
     with TemporaryDirectory() as fresh:
         build(study, Path(fresh))
-        return list(_compare(stored, Path(fresh)))
+        gone = ledger.missing(ROOT / study.results_dir)
+        return [*gone, *_compare(stored, Path(fresh))]
 
 
 def _compare(stored: Path, fresh: Path) -> Iterator[str]:
@@ -71,7 +73,7 @@ def readme_differences(study: Study, readme: Path = README) -> list[str]:
 def write_verdicts(table: str, readme: Path = README) -> None:
     """Put a verdict table between the markers of the README."""
     text = readme.read_text(encoding="utf-8")
-    readme.write_text(with_verdicts(text, table), encoding="utf-8")
+    write_whole(readme, with_verdicts(text, table))
 
 
 def with_verdicts(text: str, table: str) -> str:

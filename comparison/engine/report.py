@@ -20,6 +20,7 @@ from comparison.engine.verdict import (
     ModeVerdict,
     Origin,
 )
+from reproduction.durable import write_whole
 from reproduction.errors import UserError
 
 ENDINGS = (".json", ".html", ".tex", ".txt")
@@ -167,12 +168,9 @@ class Report:
             ".tex": self.to_latex,
             ".txt": lambda: f"{self}\n",
         }
-        partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(made[path.suffix](), encoding="utf-8")
-            partial.replace(path)
+            write_whole(path, made[path.suffix]())
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise UserError(
                 f"{path} could not be written ({error.strerror}): name a folder that exists and "
                 "has space"

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,54 @@ def test_an_edited_number_is_noticed(tmp_path: Path, change: Any) -> None:
         read_record(path)
 
 
+@pytest.mark.fault(
+    "truncated record",
+    how="a record cut off after 100 bytes",
+    told="cannot be read as a record",
+    kept="the other records; no table is made from damaged ones",
+)
+def test_a_truncated_record_is_refused(tmp_path: Path, told: str) -> None:
+    path = write_record(tmp_path, example())
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordError, match=told):
+        records.read_records(tmp_path)
+
+
+@pytest.mark.fault(
+    "bit-flipped record",
+    how="every 61st bit of a record, one at a time",
+    told="was changed after it was written (its SHA-256 does not fit)",
+    kept="the other records; the message names the file",
+)
+def test_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Path, told: str) -> None:
+    path = write_record(tmp_path, example())
+    content, record = path.read_bytes(), read_record(path)
+    refused = []
+    for bit in range(0, 8 * len(content), 61):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            assert read_record(path) == record  # white space between values
+        except RecordError as error:
+            refused.append(str(error))
+    assert len(refused) > 150
+    assert any(re.search(told, sentence) for sentence in refused)
+
+
+@pytest.mark.fault(
+    "record of an older schema",
+    how="`schema_version` 0",
+    told="has schema 0, and this version reads 1: run its notebook again (`make report` does)",
+    kept="the old record; the message names the command",
+)
+def test_a_record_of_another_schema_is_refused_with_the_command(tmp_path: Path, told: str) -> None:
+    path = write_record(tmp_path, example())
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    with pytest.raises(RecordError, match=told):
+        records.read_records(tmp_path)
+
+
 def test_damaged_and_misplaced_records_get_a_sentence(tmp_path: Path) -> None:
     path = write_record(tmp_path, example())
     other = path.with_name("cls_hrnet_w30.json")
@@ -87,16 +136,24 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert measurement("loss", float("nan"), "nats")["value"] is None
 
 
-def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault(
+    "disk full while a record is written",
+    how="the write leaves half of it and raises ENOSPC",
+    told="could not be written (No space left on device): free some space",
+    kept="the record of before; no half-written file",
+)
+def test_a_full_disk_leaves_no_half_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
     path = write_record(tmp_path, example())
     before = path.read_bytes()
 
     def full(self: Path, *_: Any, **__: Any) -> None:
-        self.write_bytes(b"half")
+        self.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RecordError, match="No space left on device"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RecordError, match=told):
         write_record(tmp_path, example(wall_s=2.0))
     assert path.read_bytes() == before
     assert [path.name for path in path.parent.iterdir()] == ["cls_hrnet_w18.json"]

@@ -100,6 +100,7 @@ def test_a_deleted_record_leaves_its_products_without_source(
     told = verify.differences(stored[0])
     assert "figures/speed.svg comes from no record" in told
     assert any(sentence.startswith("tables/speed.csv") for sentence in told)
+    assert any("speed/cls_hrnet_w18_small_v1.json was written on" in sentence for sentence in told)
 
 
 def test_a_full_disk_is_one_sentence(
@@ -108,7 +109,7 @@ def test_a_full_disk_is_one_sentence(
     def full(path: Path, *arguments: object, **named: object) -> int:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StudyError, match=r"could not be written .No space left on device.: free"):
         build.build(stored[0], tmp_path)
 

@@ -1,0 +1,46 @@
+"""Whether training runs were made on the data that there is, and all on the same."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from reproduction import UserError
+from reproduction.tasks.classification.sources import load_dataset, parse_data
+
+# The other data sets are held to pinned digests whenever they are read.
+FREE = "image_folder"
+
+
+class StaleError(UserError):
+    """A record was made on other data; the message says which, and what makes it again."""
+
+
+def check_data(records: Iterable[dict[str, Any]], data: str = "") -> None:
+    """Refuse training runs whose data differ, or differ from what their folder holds now.
+
+    Args:
+        records: Of one study.
+        data: What the study trains on, such as ``image_folder:FOLDER``; a folder that is not on
+            this machine is not asked for.
+
+    Raises:
+        StaleError: The data set was changed after a record was made.
+    """
+    made_on = _now(data)
+    for record in records:
+        if record["case"] != "training":
+            continue
+        found = record["inputs"]["data"]
+        expected, where = made_on.setdefault(found["name"], (found["sha256"], "another record"))
+        if found["sha256"] != expected:
+            raise StaleError(
+                f"training/{record['run_id']}.json was made on {found['name']} with SHA-256 "
+                f"{found['sha256'][:12]}, and {where} has {expected[:12]}: the data set was "
+                "changed; put it back, or remove the record and run the study again"
+            )
+
+
+def _now(data: str) -> dict[str, tuple[str, str]]:
+    parsed = parse_data(data) if data else None
+    if not parsed or parsed.name != FREE or not parsed.folder or not parsed.folder.is_dir():
+        return {}
+    return {FREE: (load_dataset(data).sha256, "the folder now")}
