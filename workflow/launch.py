@@ -5,51 +5,35 @@ sentence each, what failed and where to look.
 """
 
 import argparse
-import fcntl
-import json
 import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from comparison import products
 from comparison.study import ROOT, Study, StudyError, known_studies, load_study
-from workflow import memory
+from workflow import memory, processes
+from workflow.failures import Failure, failures_of, logs_of, note_failures
 from workflow.jobs import Job, available_cores, jobs_of
+from workflow.lock import note_holder, only_launch
 
 SNAKEMAKE_LOCKS = ROOT / ".snakemake" / "locks"
-LAUNCH_LOCK = ROOT / ".snakemake" / "launch.lock"
-CLOCK_GRAIN_S = 1.0  # file times are coarser than the clock on some systems
+PARTIAL = "**/.*.partial"  # what was being written when something was killed
 NOTHING_TO_DO = "Nothing to be done"
 SHOWN = re.compile(r"^(Job \d+: |\d+ of \d+ steps)")
-TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A job that left no record: its name, the last thing it said, and where to read on."""
-
-    job: str
-    sentence: str
-    where: str
-
-    def __str__(self) -> str:
-        return f"{self.job} failed: {self.sentence} (see {self.where})"
 
 
 def report(study: Study, cores: int) -> int:
     """Bring a study's report up to date; the exit status is 0 only if every job succeeded."""
-    with only_launch():
-        started = time.time()
+    with only_launch() as lock:
+        before = logs_of(study)
         print(f"study {study.name!r}: {len(jobs_of(study))} records, on {cores} cores", flush=True)
         note_failures(study, [])
-        status, idle = run_snakemake(study, cores, ["--", "report"])
-        failures = failures_of(study, started) if status else []
+        status, idle = run_snakemake(study, cores, lock, ["--", "report"])
+        failures = failures_of(study, before) if status else []
         if status:
             note_failures(study, failures)
             build_partial(study)
@@ -75,12 +59,13 @@ def claim(identifier: str, study: Study, cores: int) -> int:
         print(f"study {study.name!r} has no job for claim {identifier}: not run")
         return 0
     print(f"claim {identifier}: {len(jobs)} jobs of study {study.name!r}")
-    with only_launch():
+    with only_launch() as lock:
         for job in jobs:  # else training would find itself finished
             shutil.rmtree(checkpoints(job), ignore_errors=True)
-        started = time.time()
-        status, _ = run_snakemake(study, cores, ["--force", "--", *(job.record for job in jobs)])
-        failures = failures_of(study, started) if status else []
+        before = logs_of(study)
+        wanted = ["--force", "--", *(job.record for job in jobs)]
+        status, _ = run_snakemake(study, cores, lock, wanted)
+        failures = failures_of(study, before) if status else []
     for failure in failures:
         print(failure, file=sys.stderr)
     verdict = [sys.executable, "-m", "comparison", "verdicts", "--study", study.name]
@@ -120,13 +105,13 @@ def prepare_reference() -> str:
     return f"{chosen['implementation']}-{chosen['version']}-{chosen['sha256'][:12]}"
 
 
-def run_snakemake(study: Study, cores: int, wanted: list[str]) -> tuple[int, bool]:
+def run_snakemake(study: Study, cores: int, lock: TextIO, wanted: list[str]) -> tuple[int, bool]:
     """Run Snakemake once and show its progress; return its status and whether it was idle."""
     reference = prepare_reference()
-    unlock()
+    clear(study)
     drop_stale_checkpoints(study, reference)
     command = [
-        *_mortal(),
+        *processes.mortal(),
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--nocolor"),
         *("--workflow-profile", "workflow/profiles/local", "--cores", str(cores)),
         *("--resources", f"mem_mb={memory.usable_mib()}"),
@@ -135,95 +120,44 @@ def run_snakemake(study: Study, cores: int, wanted: list[str]) -> tuple[int, boo
     ]
     log = ROOT / study.results_dir / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as kept:
+        try:
+            return _follow(command, lock, kept)
+        finally:
+            clear(study)
+
+
+def _follow(command: list[str], lock: TextIO, kept: TextIO) -> tuple[int, bool]:
+    """Run a command in a session of its own; end all of it if this process is to end."""
     idle = False
-    with (
-        log.open("w", encoding="utf-8") as kept,
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-    ):
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        pass_fds=[lock.fileno()],  # as long as Snakemake lives, the folder is held
+    )
+    try:
+        note_holder(lock, process.pid)
         for line in process.stdout or ():
             kept.write(line)
             idle = idle or NOTHING_TO_DO in line
             if SHOWN.match(line):
                 print(line, end="", flush=True)
-    return process.returncode, idle
+        return process.wait(), idle
+    except BaseException:
+        processes.end(process)
+        raise
 
 
-def _mortal() -> list[str]:
-    """Let a killed launch take Snakemake with it, where the system can."""
-    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-
-
-@contextmanager
-def only_launch() -> Iterator[None]:
-    """Hold the folder: two studies at once would disturb each other's timings and locks."""
-    LAUNCH_LOCK.parent.mkdir(exist_ok=True)
-    with LAUNCH_LOCK.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError("a study is running in this folder; wait for it, or stop it") from None
-        yield
-
-
-def unlock() -> None:
+def clear(study: Study) -> None:
     """Remove what a killed run left; whoever calls this holds the folder."""
     for stale in SNAKEMAKE_LOCKS.glob("*.lock"):
         stale.unlink()
-
-
-def failures_of(study: Study, started: float) -> list[Failure]:
-    """Find the jobs that ran since `started` and left no record, and what each said last."""
-    jobs = (job for job in jobs_of(study) if not (ROOT / job.record).exists())
-    failures = [failure_of(job) for job in jobs if _written_since(ROOT / job.log, started)]
-    for name in ("tables", "report"):
-        log = ROOT / study.results_dir / "logs" / f"{name}.log"
-        if not failures and _written_since(log, started) and log.stat().st_size:
-            failures.append(Failure(job=name, sentence=last_line(log), where=_relative(log)))
-    return failures
-
-
-def _written_since(path: Path, moment: float) -> bool:
-    return path.exists() and path.stat().st_mtime >= moment - CLOCK_GRAIN_S
-
-
-def failure_of(job: Job) -> Failure:
-    """Say why a job failed: the notebook's error if it kept one, else the log's last line."""
-    notebook, log = ROOT / job.executed_notebook, ROOT / job.log
-    sentence = notebook_error(notebook) if job.notebook and notebook.exists() else None
-    where = notebook if sentence else log
-    return Failure(job=job.key, sentence=sentence or last_line(log), where=_relative(where))
-
-
-def notebook_error(notebook: Path) -> str | None:
-    """Return the error that stopped an executed notebook, in one line, or None."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError):
-        return None
-    outputs = (output for cell in cells for output in cell.get("outputs", ()))
-    errors = [output for output in outputs if output["output_type"] == "error"]
-    if not errors:
-        return None
-    return f"{errors[-1]['ename']}: {' '.join(errors[-1]['evalue'].split())}"
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log, which in Python is the error."""
-    text = TERMINAL_CODES.sub("", log.read_text(encoding="utf-8", errors="replace"))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it was stopped before it printed anything"
-
-
-def note_failures(study: Study, failures: list[Failure]) -> None:
-    """Keep what failed beside the records, so that the report can say so; nothing if nothing."""
-    path = ROOT / study.results_dir / "failures.json"
-    if failures:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([asdict(item) for item in failures], indent=2) + "\n")
-    else:
-        path.unlink(missing_ok=True)
+    for partial in (ROOT / study.results_dir).glob(PARTIAL):
+        partial.unlink(missing_ok=True)
 
 
 def build_partial(study: Study) -> None:
@@ -244,7 +178,9 @@ def publish(study: Study) -> None:
     if not made.exists():
         return
     if not products.REPORT.exists() or products.REPORT.read_bytes() != made.read_bytes():
-        shutil.copyfile(made, products.REPORT)
+        partial = products.REPORT.with_name(f".{products.REPORT.name}.partial")
+        shutil.copyfile(made, partial)
+        partial.replace(products.REPORT)
 
 
 def _advice(study: Study, failures: list[Failure]) -> str:
@@ -277,9 +213,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = load_study(arguments.study)
         if arguments.cores < 1:
             raise StudyError(f"--cores is {arguments.cores}; give a whole number of at least 1")
-        if arguments.command == "claim":
-            return claim(arguments.identifier, study, arguments.cores)
-        return report(study, arguments.cores)
+        with processes.ended_by_signals():
+            if arguments.command == "claim":
+                return claim(arguments.identifier, study, arguments.cores)
+            return report(study, arguments.cores)
     except StudyError as problem:
         print(problem, file=sys.stderr)
         return 2

@@ -1,15 +1,18 @@
 """What a user is told by `make report` and `make claim`, without running a study."""
 
-import fcntl
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from comparison.study import load_study
-from workflow import launch
+from comparison.study import StudyError, load_study
+from workflow import failures, launch, lock, processes
 from workflow.jobs import Job, jobs_of
 
 TINY = load_study("tiny")
@@ -19,9 +22,10 @@ FAILED = next(job for job in jobs_of(TINY) if job.case == "training")
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the launcher work in an empty folder."""
-    monkeypatch.setattr(launch, "ROOT", tmp_path)
+    for module in (launch, failures):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(launch, "SNAKEMAKE_LOCKS", tmp_path / ".snakemake" / "locks")
-    monkeypatch.setattr(launch, "LAUNCH_LOCK", tmp_path / ".snakemake" / "launch.lock")
+    monkeypatch.setattr(lock, "LAUNCH_LOCK", tmp_path / ".snakemake" / "launch.lock")
     return tmp_path
 
 
@@ -58,7 +62,7 @@ def test_the_notebooks_error_is_told_and_where_to_read_on(root: Path) -> None:
     error = {"output_type": "error", "ename": "UserError", "evalue": "the data\nis broken"}
     leave(root / FAILED.log, "papermill says much\nPapermillExecutionError")
     leave(root / FAILED.executed_notebook, executed({"output_type": "stream"}, error))
-    (failure,) = launch.failures_of(TINY, started=time.time())
+    (failure,) = failures.failures_of(TINY, {})
     assert str(failure) == (
         f"{FAILED.key} failed: UserError: the data is broken (see {FAILED.executed_notebook})"
     )
@@ -67,54 +71,142 @@ def test_the_notebooks_error_is_told_and_where_to_read_on(root: Path) -> None:
 def test_without_an_error_in_the_notebook_the_logs_last_line_is_told(root: Path) -> None:
     leave(root / FAILED.log, "start\n\x1b[31mMemoryError: no room\x1b[0m\n\n")
     leave(root / FAILED.executed_notebook, "{ cut off")
-    (failure,) = launch.failures_of(TINY, started=time.time())
+    (failure,) = failures.failures_of(TINY, {})
     assert failure.sentence == "MemoryError: no room"
     assert failure.where == FAILED.log
 
 
 def test_a_job_that_said_nothing_is_told_too(root: Path) -> None:
     leave(root / FAILED.log, "")
-    (failure,) = launch.failures_of(TINY, started=time.time())
+    (failure,) = failures.failures_of(TINY, {})
     assert failure.sentence == "it was stopped before it printed anything"
 
 
 def test_jobs_with_a_record_and_logs_of_earlier_runs_are_no_failures(root: Path) -> None:
     leave(root / FAILED.log, "ValueError")
     leave(root / FAILED.record, "{}")
-    other = leave(root / jobs_of(TINY)[0].log, "ValueError of last week")
-    os.utime(other, (0, 0))
-    assert launch.failures_of(TINY, started=time.time()) == []
+    leave(root / jobs_of(TINY)[0].log, "ValueError of last week")
+    earlier = failures.logs_of(TINY)
+    leave(root / FAILED.log, "ValueError again")
+    assert failures.failures_of(TINY, earlier) == []
+
+
+@pytest.mark.fault(
+    "clock going backwards",
+    how="a failing job writes its log an hour before the launch began",
+    told="networks/cls_hrnet_w18_small_v1 failed: ValueError: no",
+    kept="what failed is told all the same: states of files are compared, never times",
+)
+def test_a_clock_that_goes_backwards_hides_no_failure(root: Path, told: str) -> None:
+    job = jobs_of(TINY)[0]
+    leave(root / job.log, "ValueError of last week")
+    earlier = failures.logs_of(TINY)
+    os.utime(leave(root / job.log, "ValueError: no"), (time.time() - 3600,) * 2)
+    (failure,) = failures.failures_of(TINY, earlier)
+    assert re.search(told, str(failure))
+
+
+@pytest.mark.parametrize(
+    "log", ["nbclient.exceptions.DeadKernelError: Kernel died\n", "Executing Cell 3\n"]
+)
+def test_a_job_that_was_killed_is_told_in_plain_words(root: Path, log: str) -> None:
+    leave(root / FAILED.log, log)
+    (failure,) = failures.failures_of(TINY, {})
+    assert failure.sentence.startswith("it was killed, as happens when memory runs out")
 
 
 def test_a_failure_of_the_tables_is_told(root: Path) -> None:
     leave(root / "results/tiny/logs/tables.log", "RecordError: a.json was changed\n")
-    (failure,) = launch.failures_of(TINY, started=time.time())
+    (failure,) = failures.failures_of(TINY, {})
     assert (failure.job, failure.sentence) == ("tables", "RecordError: a.json was changed")
 
 
 def test_failures_are_kept_for_the_report_and_forgotten_when_mended(root: Path) -> None:
-    failure = launch.Failure(job="speed/x", sentence="no", where="there")
-    launch.note_failures(TINY, [failure])
+    failure = failures.Failure(job="speed/x", sentence="no", where="there")
+    failures.note_failures(TINY, [failure])
     path = root / "results/tiny/failures.json"
     assert json.loads(path.read_text()) == [{"job": "speed/x", "sentence": "no", "where": "there"}]
-    launch.note_failures(TINY, [])
+    failures.note_failures(TINY, [])
     assert not path.exists()
 
 
+def hold(path: Path, ready: str) -> subprocess.Popen[str]:
+    """Let another process hold the lock, as Snakemake does."""
+    code = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, 2); print('held')"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; sys.stdout.flush(); time.sleep(60)", str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert holder.stdout and holder.stdout.readline() == "held\n"
+    path.write_text(ready.replace("HOLDER", str(holder.pid)))
+    return holder
+
+
 def test_two_studies_at_once_are_refused(root: Path) -> None:
-    leave(launch.LAUNCH_LOCK, "")
-    with launch.LAUNCH_LOCK.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(launch.StudyError, match="a study is running"), launch.only_launch():
-            pass
-    with launch.only_launch():
-        assert launch.LAUNCH_LOCK.exists()
+    leave(lock.LAUNCH_LOCK, "")
+    note = json.dumps({"host": "elsewhere", "launch": os.getpid(), "snakemake": 1})
+    holder = hold(lock.LAUNCH_LOCK, note)
+    told = f"a study is running in this folder .process {os.getpid()} on elsewhere.; wait for it"
+    with pytest.raises(StudyError, match=told), lock.only_launch():
+        pass
+    holder.kill()
+    holder.wait()
+    with lock.only_launch() as held:
+        assert lock.holder_of(held)["launch"] == os.getpid()
 
 
-def test_stale_locks_are_removed(root: Path) -> None:
+def test_a_snakemake_whose_launch_was_killed_gives_way(root: Path) -> None:
+    """Where nothing ends it with its launch, as on macOS, the next launch does."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    leave(lock.LAUNCH_LOCK, "")
+    note = {"host": lock.socket.gethostname(), "launch": gone.pid, "snakemake": 0}
+    text = json.dumps(note).replace('"snakemake": 0', '"snakemake": HOLDER')
+    holder = hold(lock.LAUNCH_LOCK, text)
+    with lock.only_launch():
+        assert holder.wait(5) == -signal.SIGKILL
+
+
+def test_what_a_killed_run_left_is_removed(root: Path) -> None:
     leave(launch.SNAKEMAKE_LOCKS / "0.output.lock", "results/x")
-    launch.unlock()
+    kept = leave(root / "results/tiny/records/speed/x.json", "{}")
+    leave(kept.with_name(".x.json.01ab.partial"), "{")
+    launch.clear(TINY)
     assert not list(launch.SNAKEMAKE_LOCKS.iterdir())
+    assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_a_session_is_ended_with_all_that_left_it() -> None:
+    """Kernels lead sessions of their own, and whoever ignores SIGINT is killed."""
+    child = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    parent = (
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]],"
+        " start_new_session=True); print(p.pid, flush=True); exec(sys.argv[1])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent, child],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    grandchild = int(process.stdout.readline())
+    assert grandchild in processes.descendants(process.pid)
+    processes.end(process, grace_s=0.1)
+    assert process.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{grandchild}/cwd").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{grandchild}/cwd").exists()
+
+
+def test_a_request_to_end_is_what_ctrl_c_is() -> None:
+    with pytest.raises(KeyboardInterrupt), processes.ended_by_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.fixture
