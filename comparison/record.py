@@ -25,7 +25,7 @@ import torch
 from comparison import ledger
 from comparison.study import ROOT
 from reproduction import UserError
-from reproduction.durable import write_whole
+from reproduction.durable import whole
 
 SCHEMA_VERSION = 1
 OUTCOMES = (
@@ -189,8 +189,9 @@ def write_record(results_dir: str | Path, record: dict[str, Any]) -> Path:
     path = folder / f"{record['run_id']}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
-        ledger.add(ROOT / results_dir, record)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
+            ledger.add(ROOT / results_dir, record)
     except OSError as error:
         raise RecordError(
             f"{path} could not be written ({error.strerror}): free some space, make the folder "

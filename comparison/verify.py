@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import nbformat
+
 from comparison import claims, ledger
 from comparison.build import build
 from comparison.record import read_records
@@ -35,7 +37,7 @@ def differences(study: Study, folder: Path | None = None) -> list[str]:
     with TemporaryDirectory() as fresh:
         build(study, Path(fresh))
         gone = ledger.missing(ROOT / study.results_dir)
-        return [*gone, *_compare(stored, Path(fresh))]
+        return [*gone, *_compare(stored, Path(fresh)), *_damaged_notebooks(stored)]
 
 
 def _compare(stored: Path, fresh: Path) -> Iterator[str]:
@@ -47,6 +49,17 @@ def _compare(stored: Path, fresh: Path) -> Iterator[str]:
             yield f"{name} comes from no record"
         elif (stored / name).read_bytes() != (fresh / name).read_bytes():
             yield f"{name} is not what the records give: it was edited, or is out of date"
+
+
+def _damaged_notebooks(stored: Path) -> Iterator[str]:
+    for path in sorted((stored / "notebooks").glob("*.ipynb")):
+        try:
+            nbformat.validate(nbformat.read(path, as_version=nbformat.NO_CONVERT))
+        except Exception as problem:  # what is no notebook raises many types
+            yield (
+                f"notebooks/{path.name} is damaged ({type(problem).__name__}): restore it or run "
+                "its job again"
+            )
 
 
 def _files(folder: Path) -> set[str]:

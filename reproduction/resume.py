@@ -210,7 +210,8 @@ def _put_aside(damaged: Mapping[Path, str], progress: Progress) -> str:
     """Keep a damaged checkpoint where it cannot take the place of a good one."""
     told = ""
     for path, why in damaged.items():
-        path.replace(path.with_name(DAMAGED))
+        with suppress(FileNotFoundError):  # another process of the same run was first
+            path.replace(path.with_name(DAMAGED))
         told = (
             f"{path} is damaged ({why}) and was put aside as {DAMAGED}: going on from the "
             f"checkpoint before it, {_place(progress)}"

@@ -16,8 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from comparison.study import ROOT, Study
+from comparison.study import ROOT, Study, StudyError
 from workflow import memory
+from workflow.images import images_state
 
 NOTEBOOKS = {
     "networks": "notebooks/01_networks.ipynb",
@@ -97,7 +98,8 @@ class Job:
         """Return what the record depends on, as text: changed text means that it must run again."""
         files = sources(self.notebook) if self.notebook else audit_sources()
         called = json.dumps(self.parameters, sort_keys=True)
-        return f"{called} source {digest(files)[:16]} reference {reference}"
+        data = images_state(str(self.parameters.get("data", "")))
+        return f"{called} source {digest(files)[:16]} reference {reference}{data}"
 
     def arguments(self) -> str:
         """Return the parameters as papermill's command line takes them."""
@@ -269,11 +271,16 @@ def _content(path: Path) -> bytes:
 @cache
 def _tree(path: Path) -> ast.Module:
     """Parse a module, or a notebook's code cells."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
-        text = "\n".join("".join(cell["source"]) for cell in cells)
-    return ast.parse(text)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+            text = "\n".join("".join(cell["source"]) for cell in cells)
+        return ast.parse(text)
+    except (ValueError, KeyError, TypeError, SyntaxError) as problem:
+        raise StudyError(
+            f"{path.name} is damaged ({type(problem).__name__}): restore it from version control"
+        ) from problem
 
 
 def _imported(path: Path, root: Path) -> Iterator[Path]:

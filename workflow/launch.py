@@ -220,6 +220,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StudyError as problem:
         print(problem, file=sys.stderr)
         return 2
+    except OSError as problem:
+        print(
+            f"{problem.filename or 'a file'} could not be written ({problem.strerror}): free some "
+            "space or make the folder writable; the same command goes on from here",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

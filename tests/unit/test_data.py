@@ -103,11 +103,19 @@ def test_a_wrong_split_or_batch_size_gets_a_sentence(digits: Dataset) -> None:
         next(digits.batches("train", batch_size=2000))
 
 
-def test_a_damaged_fashion_mnist_file_is_refused_with_both_digests(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "truncated or bit-flipped data file",
+    how="one of Fashion-MNIST's files with other bytes than the pinned digest says",
+    told="the file is damaged or not Fashion-MNIST's; remove it and fetch it again",
+    kept="nothing is trained on damaged data; checkpoints and records stay",
+)
+def test_a_damaged_fashion_mnist_file_is_refused_with_both_digests(
+    tmp_path: Path, told: str
+) -> None:
     name, expected = next(iter(sources.FASHION_MNIST_FILES.items()))
     (tmp_path / name).write_bytes(b"damaged")
     found = hashlib.sha256(b"damaged").hexdigest()
-    with pytest.raises(UserError, match=f"{found}, expected {expected}"):
+    with pytest.raises(UserError, match=f"{found}, expected {expected}: {told}"):
         load_dataset(f"fashion_mnist:{tmp_path}")
 
 

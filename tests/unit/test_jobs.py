@@ -10,8 +10,9 @@ import pytest
 
 from comparison.parameters import COMMON
 from comparison.parameters import NOTEBOOKS as KNOWN_PARAMETERS
-from comparison.study import ROOT, load_study
+from comparison.study import ROOT, StudyError, load_study
 from workflow import jobs, memory
+from workflow.images import images_state
 from workflow.jobs import Job, jobs_of
 
 STANDARD = load_study("standard")
@@ -167,6 +168,35 @@ def test_outputs_and_prose_of_a_notebook_do_not_matter(tree: Path) -> None:
     notebook["cells"][1]["source"] = ["from comparison import used\n", "used.x + 1\n"]
     (tree / "n.ipynb").write_text(json.dumps(notebook))
     assert hashed(tree) != before
+
+
+@pytest.mark.fault(
+    "truncated or bit-flipped notebook of the study",
+    how="a notebook's JSON cut off, or with a bit flipped in its structure",
+    told="is damaged",
+    kept="nothing is run; the message names the notebook and where to get it back",
+)
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
+def test_a_damaged_notebook_is_one_sentence(tmp_path: Path, told: str, how: str) -> None:
+    text = (ROOT / "notebooks" / "03_training.ipynb").read_text()
+    broken = text[:500] if how == "truncated" else text.replace('"cells"', '"cdlls"', 1)
+    (tmp_path / "03_training.ipynb").write_text(broken)
+    with pytest.raises(StudyError, match=rf"03_training\.ipynb {told} .*restore it from version"):
+        jobs.sources("03_training.ipynb", tmp_path)
+
+
+def test_a_users_images_that_change_make_a_record_run_again(tmp_path: Path) -> None:
+    image = tmp_path / "train" / "cat" / "1.jpg"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    parameters = {"data": f"image_folder:{tmp_path}"}
+    job = Job(case="audit", run_id="x", notebook="", results_dir="r", parameters=parameters)
+    before = job.trigger("a")
+    image.write_bytes(b"xx")
+    assert job.trigger("a") == before  # asked once a process
+    images_state.cache_clear()
+    assert job.trigger("a") != before
+    assert images_state("digits") == images_state("image_folder:/not/there") == ""
 
 
 def test_another_reference_or_parameter_makes_a_record_run_again() -> None:

@@ -149,14 +149,28 @@ def test_a_full_disk_leaves_no_half_record(
     before = path.read_bytes()
 
     def full(self: Path, *_: Any, **__: Any) -> None:
-        self.write_text("half")
+        self.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(RecordError, match=told):
         write_record(tmp_path, example(wall_s=2.0))
     assert path.read_bytes() == before
     assert [path.name for path in path.parent.iterdir()] == ["cls_hrnet_w18.json"]
+
+
+def test_a_ledger_that_cannot_be_written_keeps_the_old_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(tmp_path, example())
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records.ledger, "add", full)
+    with pytest.raises(RecordError, match="No space left on device"):
+        write_record(tmp_path, example(wall_s=2.0))
+    assert records.read_records(tmp_path)[0]["provenance"]["wall_s"] == 1.0
 
 
 def test_the_standard_study_refuses_changed_source(

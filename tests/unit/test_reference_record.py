@@ -264,11 +264,20 @@ def test_a_network_without_a_trace_is_refused() -> None:
         load_trace("w18")
 
 
-def test_a_damaged_trace_is_refused(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "truncated or bit-flipped trace",
+    how="a recorded trace cut off, or one bit flipped in the middle of it",
+    told="restore reference/traces from version control",
+    kept="nothing is compared with damaged numbers; the message names the file",
+)
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
+def test_a_damaged_trace_is_refused(tmp_path: Path, told: str, how: str) -> None:
     (tmp_path / "index.json").write_bytes((recorded.TRACES / "index.json").read_bytes())
-    whole = (recorded.TRACES / f"{SMALLEST}.npz").read_bytes()
-    (tmp_path / f"{SMALLEST}.npz").write_bytes(whole[:5000])
-    with pytest.raises(ReferenceUnavailable, match=f"{SMALLEST}.npz cannot be read"):
+    content = bytearray((recorded.TRACES / f"{SMALLEST}.npz").read_bytes())
+    content[len(content) // 2] ^= 4
+    kept = len(content) if how == "bit-flipped" else 5000
+    (tmp_path / f"{SMALLEST}.npz").write_bytes(content[:kept])
+    with pytest.raises(ReferenceUnavailable, match=f"{SMALLEST}.npz cannot be read.*{told}"):
         load_trace(SMALLEST, tmp_path)
 
 

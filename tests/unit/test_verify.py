@@ -1,9 +1,12 @@
 """`make verify`: whatever was changed by hand is found and named."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from comparison import __main__ as command_line
@@ -101,6 +104,25 @@ def test_a_deleted_record_leaves_its_products_without_source(
     assert "figures/speed.svg comes from no record" in told
     assert any(sentence.startswith("tables/speed.csv") for sentence in told)
     assert any("speed/cls_hrnet_w18_small_v1.json was written on" in sentence for sentence in told)
+
+
+@pytest.mark.fault(
+    "truncated or bit-flipped executed notebook",
+    how="an executed copy cut off, or with a bit flipped in its structure",
+    told="is damaged",
+    kept="records and tables, which are not made from it; `make verify` names the file",
+)
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
+def test_a_damaged_executed_notebook_is_told(results: Path, told: str, how: str) -> None:
+    folder = results / "notebooks"
+    folder.mkdir(exist_ok=True)
+    text = nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+    (folder / "whole.ipynb").write_text(text)
+    broken = text[:60] if how == "truncated" else text.replace("cells", "cdlls", 1)
+    (folder / "speed.x.ipynb").write_text(broken)
+    (sentence,) = verify._damaged_notebooks(results)
+    assert sentence.startswith("notebooks/speed.x.ipynb") and re.search(told, sentence)
+    shutil.rmtree(folder)
 
 
 def test_a_full_disk_is_one_sentence(
