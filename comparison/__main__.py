@@ -7,10 +7,20 @@ that found a difference exits with 1, one that could not decide with 3.
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from comparison.mutation.plan import PLANS
 from comparison.study import ROOT, StudyError, known_studies, load_study
+from reference import confinement
 from reproduction import UserError
+from reproduction.tasks.classification.sources import obtain, parse_data
+
+
+def confine(arguments: argparse.Namespace, *folders: Path) -> None:
+    """Confine a command that runs the official code, if the process is its own."""
+    if arguments.has_process:
+        obtain(parse_data(getattr(arguments, "data", "digits")))
+        confinement.enter(ROOT / "results" / "by_hand", *folders, always=True)
 
 
 def run_build(arguments: argparse.Namespace) -> int:
@@ -102,6 +112,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
     if arguments.save:
         check_target(arguments.save)
+    confine(arguments, *([Path(arguments.save).parent] if arguments.save else []))
     report = equivalence.check(
         arguments.network,
         steps=arguments.steps,
@@ -120,6 +131,7 @@ def run_trial(arguments: argparse.Namespace) -> int:
     from comparison.mutation import trial
 
     plan = trial.plan_named(arguments.plan)
+    confine(arguments)
     found = trial.run(plan, arguments.seed, tell=lambda text: print(text, file=sys.stderr))
     print(trial.told(found))
     return 1 if found.failed_gates() else 0
@@ -191,6 +203,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand."""
     arguments = make_parser().parse_args(argv)
+    arguments.has_process = argv is None
     try:
         return arguments.run(arguments)
     except (UserError, StudyError) as problem:

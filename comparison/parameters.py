@@ -21,9 +21,10 @@ from comparison.study import (
     VARIANTS,
     WEIGHTS,
 )
+from reference import confinement
 from reproduction import CLASSIFICATION, NETWORKS, UserError
 from reproduction.device import DEVICES
-from reproduction.tasks.classification.sources import parse_data
+from reproduction.tasks.classification.sources import obtain, parse_data
 
 # Defaults are those of the notebooks; a type says what papermill must pass.
 COMMON: dict[str, Any] = {
@@ -113,6 +114,9 @@ class Settings:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     """Check a notebook's variables and freeze them.
 
+    In a kernel, data that have to be downloaded are obtained as well; from then on it is confined
+    to the results folder and without a network (`reference.confinement`).
+
     Args:
         notebook: Name of the notebook without its ending.
         namespace: The notebook's global variables.
@@ -130,10 +134,26 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     values = {name: given.get(name, default) for name, default in expected.items()}
     for name, value in values.items():
         _check_one(name, value, type(expected[name]), _choices(notebook, name))
-    parse_data(values["data"])
+    data = parse_data(values["data"])
     _check_together(values)
-    values["results_dir"] = ROOT / values["results_dir"]
+    values["results_dir"] = _inside(values["results_dir"])
+    if "get_ipython" in namespace:  # the last moment at which the network is there
+        obtain(data)
+        confinement.enter(values["results_dir"])
     return Settings(notebook=notebook, **values)
+
+
+def _inside(results_dir: str) -> Path:
+    """Return the folder for results: below `results`, or anywhere outside of the repository."""
+    place = (ROOT / results_dir).resolve()
+    inside, results = place.is_relative_to(ROOT), place.is_relative_to(ROOT / "results")
+    wanders = ".." in Path(results_dir).parts or not results_dir.isprintable() or not results_dir
+    if wanders or place in ROOT.parents or (inside and not results):
+        raise UserError(
+            f"results_dir is {results_dir!r}; give results/NAME, or the whole path of a folder "
+            "outside of the repository, without .."
+        )
+    return ROOT / results_dir
 
 
 def _is_parameter(name: str, value: Any) -> bool:

@@ -24,6 +24,7 @@ import torch
 
 from comparison import ledger
 from comparison.study import ROOT
+from reference import confinement
 from reproduction import UserError
 from reproduction.durable import whole
 
@@ -258,6 +259,7 @@ def provenance(wall_s: float, command: str = "") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "jobs": int(os.environ.get("STUDY_JOBS", "1")),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
+        "confinement": confinement.state(),
         "command": command or _command(),
         "wall_s": wall_s,
         "peak_memory_mib": _peak_memory_mib(),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reference import audit, fetch, recorded, store
+from reference import audit, confinement, fetch, recorded, store
 from reference.errors import ReferenceAbsent, ReferenceUnavailable
 from reference.loader import SOURCES, build, identity
 from reference.pins import load_pins
@@ -60,6 +60,9 @@ def run_record(arguments: argparse.Namespace) -> int:
     """Record a trace of the reference; hold it to the shipped one, or write it to a file."""
     from reference import record  # torch is needed here and nowhere else
 
+    if arguments.has_process:
+        folders = [arguments.out.parent] if arguments.out else []
+        confinement.enter(confinement.ROOT / "results" / "by_hand", *folders, always=True)
     expected = None if arguments.out else recorded.load_trace(arguments.network)
     model = build(arguments.network, source=arguments.source)
     shape = shape_of(arguments.network)
@@ -132,6 +135,7 @@ def add_record(commands: argparse._SubParsersAction) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; a user's mistake becomes one sentence and exit status 2."""
     arguments = make_parser().parse_args(argv)
+    arguments.has_process = argv is None
     try:
         return arguments.run(arguments)
     except ReferenceUnavailable as error:

@@ -5,6 +5,7 @@ sentence each, what failed and where to look.
 """
 
 import argparse
+import compileall
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from comparison import products
 from comparison.study import ROOT, Study, StudyError, known_studies, load_study
 from workflow import memory, processes
 from workflow.failures import Failure, failures_of, logs_of, note_failures
-from workflow.jobs import Job, available_cores, jobs_of
+from workflow.jobs import PACKAGES, Job, available_cores, jobs_of
 from workflow.lock import note_holder, only_launch
 
 SNAKEMAKE_LOCKS = ROOT / ".snakemake" / "locks"
@@ -109,6 +110,8 @@ def run_snakemake(study: Study, cores: int, lock: TextIO, wanted: list[str]) -> 
     """Run Snakemake once and show its progress; return its status and whether it was idle."""
     reference = prepare_reference()
     clear(study)
+    for package in PACKAGES:  # jobs are confined to the results and cannot keep what they compile
+        compileall.compile_dir(ROOT / package, quiet=2)
     drop_stale_checkpoints(study, reference)
     command = [
         *processes.mortal(),

@@ -69,6 +69,16 @@ def parse_data(data: str) -> DataName:
     return DataName(name, Path(folder).expanduser() if folder else None)
 
 
+def obtain(data: DataName) -> None:
+    """Download a data set that is not there yet; later it is read without a network.
+
+    Raises:
+        UserError: It cannot be had, or its files are not the expected ones.
+    """
+    if data.name == "fashion_mnist" and data.folder is None:
+        _cached_fashion_mnist()
+
+
 def load_dataset(data: str, *, image_size: int | None = None, workers: int = 0) -> Dataset:
     """Load a data set by name.
 
