@@ -64,6 +64,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "task": TASKS,
     "variant": (SMALL, *VARIANTS),
 }
+LARGEST = 2**32 - 1  # the largest seed that NumPy takes; no number needs more
 SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1, "scenes": 1}
 # Notebooks that take more networks than those for classification, and the family as a whole.
 FAMILY = ("01_networks", "02_equivalence")
@@ -145,10 +146,10 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
 
 def _inside(results_dir: str) -> Path:
     """Return the folder for results: below `results`, or anywhere outside of the repository."""
-    place = (ROOT / results_dir).resolve()
-    inside, results = place.is_relative_to(ROOT), place.is_relative_to(ROOT / "results")
-    wanders = ".." in Path(results_dir).parts or not results_dir.isprintable() or not results_dir
-    if wanders or place in ROOT.parents or (inside and not results):
+    is_plain = results_dir.isprintable() and results_dir and ".." not in Path(results_dir).parts
+    place = (ROOT / results_dir).resolve() if is_plain else ROOT
+    ours = place == ROOT or place in ROOT.parents or place.is_relative_to(ROOT)
+    if ours and not place.is_relative_to(ROOT / "results"):
         raise UserError(
             f"results_dir is {results_dir!r}; give results/NAME, or the whole path of a folder "
             "outside of the repository, without .."
@@ -196,3 +197,5 @@ def _check_one(name: str, value: Any, kind: type, choices: tuple[str, ...]) -> N
         raise UserError(
             f"parameter {name} is {value}; give a number of at least {SMALLEST.get(name, 0)}"
         )
+    if isinstance(value, int | float) and value > LARGEST:
+        raise UserError(f"parameter {name} is {value:.3g}; give a number of at most {LARGEST}")

@@ -29,6 +29,7 @@ from reproduction import UserError
 from reproduction.durable import whole
 
 SCHEMA_VERSION = 1
+LARGEST_BYTES = 50_000_000
 OUTCOMES = (
     "reproduced",
     "within tolerance",
@@ -68,7 +69,7 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION},
         "case": {"enum": list(CASES)},
-        "run_id": {"type": "string", "pattern": "^[A-Za-z0-9_.-]+$"},
+        "run_id": {"type": "string", "pattern": r"^[A-Za-z0-9_.-]+\Z"},
         "claim_ids": {"type": "array", "items": {"type": "string", "pattern": "^C[0-9]+$"}},
         "created_utc": _TEXT,
         "subject": {"type": "object", "required": ["config", "config_sha256"]},
@@ -209,8 +210,10 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise ValueError(f"it has {path.stat().st_size} bytes, more than any record")
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(
             f"{path.name} cannot be read as a record ({error}): run its notebook again"
         ) from error
@@ -225,6 +228,10 @@ def read_record(path: str | Path) -> dict[str, Any]:
             f"{path.name} lies in the wrong place: it is {record['case']}/{record['run_id']}"
         )
     return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of a record")
 
 
 def read_records(results_dir: str | Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ JPEG. `comparison.task_figures` draws them.
 
 import base64
 import io
+import math
 import zlib
 from typing import Any
 
@@ -105,7 +106,8 @@ def pack(array: np.ndarray) -> Row:
 
 def unpack(packed: Row) -> np.ndarray:
     """Read what `pack` wrote."""
-    data = zlib.decompress(base64.b64decode(packed["data"]))
+    count = math.prod(packed["shape"])
+    data = zlib.decompressobj().decompress(base64.b64decode(packed["data"]), max_length=count)
     return np.frombuffer(data, dtype=np.uint8).reshape(packed["shape"])
 
 

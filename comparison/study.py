@@ -4,15 +4,16 @@ A study is `workflow/studies/<name>.yaml`; its results lie in `results/<name>/`.
 no PyTorch, so that finding out that nothing is to be done stays quick.
 """
 
+import re
 from dataclasses import MISSING, dataclass, field, fields
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
-import yaml
-
 from comparison.mutation.plan import PLANS
+from reference.plain_yaml import NotPlain, read_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "workflow" / "studies"
@@ -26,6 +27,9 @@ SMALL = "small"
 VARIANTS = ("full", "across", "final", "bilinear")
 TRACES = "traces"  # the numbers that the official code was recorded to
 AGAINST = ("reference", "timm", TRACES)
+LONGEST_SHOWN = 200
+NAME = r"\w[\w.-]*"
+PLAIN = r"[\w.:/~+ -]*"
 DENSE = "dense"  # stands for all networks of tasks other than classification
 
 
@@ -236,11 +240,13 @@ def load_study(name: str, folder: Path = STUDIES) -> Study:
     if name not in known_studies(folder):
         known = ", ".join(known_studies(folder))
         raise StudyError(f"study {name!r} is unknown; use one of {known}, or add {path.name}")
+    if not re.fullmatch(NAME, name):
+        raise StudyError(f"study {name!r}: give a file whose name is letters, digits, _, . and -")
     content = path.read_bytes()
     try:
-        entries = yaml.safe_load(content)
+        entries = read_plain(content)
         return _read(Study, entries, "", name=name, sha256=sha256(content).hexdigest())
-    except (StudyError, yaml.YAMLError) as problem:
+    except (StudyError, NotPlain) as problem:
         raise StudyError(f"{path.name}: {' '.join(str(problem).split())}") from None
 
 
@@ -252,15 +258,20 @@ def study_of(results_dir: str | Path) -> Study | None:
     return None
 
 
+def _shown(given: Any) -> str:
+    shown = repr(given)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…"
+
+
 def _need(holds: bool, name: str, given: Any, expected: Any) -> None:
     if not holds:
-        raise StudyError(f"{name} is {given!r}; give {expected}")
+        raise StudyError(f"{name} is {_shown(given)}; give {expected}")
 
 
 def _read(kind: type, entries: Any, prefix: str, **known: Any) -> Any:
     """Build a plan from a mapping; every key is checked, nothing is converted silently."""
     if not isinstance(entries, dict):
-        raise StudyError(f"{prefix.rstrip('.') or 'the file'} is {entries!r}; give a mapping")
+        raise StudyError(f"{prefix.rstrip('.') or 'the file'} is {_shown(entries)}; give a mapping")
     plan = {item.name: item for item in fields(kind) if item.name not in known}
     for name in entries:
         if name not in plan:
@@ -286,4 +297,13 @@ def _value(kind: Any, given: Any, name: str) -> Any:
     if kind is float and type(given) is int:
         return float(given)
     _need(type(given) is kind, name, given, f"a value of type {kind.__name__}")
+    if kind is str and name != "description":  # names become paths and words of command lines
+        _need(
+            bool(re.fullmatch(PLAIN, given)),
+            name,
+            given,
+            "letters, digits and any of _ . : / ~ + -",
+        )
+    if kind is float:
+        _need(isfinite(given), name, given, "a finite number")
     return given

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reference import shims, store
 from reference.errors import ReferenceUnavailable
 from reference.pins import NetworkPin, Pins
+from reference.plain_yaml import NotPlain, read_plain
 
 # Where the official configuration says how many classes or keypoints there are.
 OUTPUTS = {"pose": "MODEL.NUM_JOINTS", "seg": "DATASET.NUM_CLASSES", "face": "MODEL.NUM_JOINTS"}
@@ -80,9 +79,11 @@ def construct(kind: Callable[[shims.Settings], Any], path: Path, pin: NetworkPin
         ReferenceUnavailable: the file is no mapping, or lacks what the official code reads.
     """
     try:
-        settings = shims.settings_of(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ReferenceUnavailable(f"{path.name} cannot be read as yaml; give another") from error
+        settings = shims.settings_of(read_plain(path.read_bytes()))
+    except (NotPlain, OSError) as error:
+        raise ReferenceUnavailable(
+            f"{path.name} cannot be read as yaml ({error}); give another"
+        ) from error
     if not isinstance(settings, shims.Settings):
         raise ReferenceUnavailable(f"{path.name} holds no sections; give an official yaml file")
     try:

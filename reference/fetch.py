@@ -20,7 +20,15 @@ from pathlib import Path
 from reference import store
 from reference.errors import ReferenceUnavailable
 from reference.pins import NetworkPin, Pins, RepositoryPin
-from reference.sources import Network, NetworkSilent, Source, Wheel, download_wheel, sources_in
+from reference.sources import (
+    LARGEST_WHEEL_BYTES,
+    Network,
+    NetworkSilent,
+    Source,
+    Wheel,
+    download_wheel,
+    sources_in,
+)
 
 RETRY = f"try again with `{store.FETCH}`, or give the files with `{store.FETCH} --from PATH`"
 
@@ -99,6 +107,10 @@ def _refuse_altered(repository: RepositoryPin, sources: Iterable[Source], path: 
 
 def _fetch_wheel(path: Path, pins: Pins, official: Path) -> Fetched:
     """Take the files of the pinned wheel that a path is."""
+    if path.stat().st_size > LARGEST_WHEEL_BYTES:
+        raise ReferenceUnavailable(
+            f"{path.name} has {path.stat().st_size} bytes, more than any pinned wheel; give another"
+        )
     found = store.sha256_of(path.read_bytes())
     for pin in pins.wheels:
         if pin.sha256 == found and _take(pin, [Wheel(path)], official):

@@ -15,11 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from reference import configs, shims, store
 from reference.errors import ReferenceAbsent, ReferenceUnavailable
 from reference.pins import NetworkPin, Pins, RepositoryPin, load_pins
+from reference.plain_yaml import read_plain
 
 if TYPE_CHECKING:  # the official files import torch when they are executed, not before
     from torch import nn
@@ -179,7 +178,7 @@ def build_together(network: str, overrides: Sequence[Mapping[str, Any]]) -> list
     resolve("official", pin, pins)
     repository = pins.repository(pin.repository)
     module = import_official(repository, pin.file, store.OFFICIAL)
-    content = yaml.safe_load(store.read_verified(repository, pin.config, store.OFFICIAL))
+    content = read_plain(store.read_verified(repository, pin.config, store.OFFICIAL))
     models = []
     for override in overrides:
         settings = shims.settings_of(content)
@@ -201,7 +200,7 @@ def training_settings(network: str, *, source: str = "auto") -> dict[str, Any] |
         return None
     repository = pins.repository(pin.repository if found == "official" else pin.wheel)
     content = store.read_verified(repository, pin.config, store.OFFICIAL)
-    return dict(yaml.safe_load(content)["TRAIN"])
+    return dict(read_plain(content)["TRAIN"])
 
 
 def build_pyramid(shape: Shape) -> nn.Module:
@@ -227,7 +226,7 @@ def _build_official(
         return detection.build(module, neck, shape or detection.Shape(width=pin.width))
     if config is not None:
         return configs.construct(getattr(module, pin.class_name), config, pin)
-    content = yaml.safe_load(store.read_verified(repository, pin.config, store.OFFICIAL))
+    content = read_plain(store.read_verified(repository, pin.config, store.OFFICIAL))
     settings = shims.settings_of(content)
     shims.override(settings, pin.settings)
     return getattr(module, pin.class_name)(settings)

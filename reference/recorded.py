@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from reference.errors import ReferenceUnavailable
 
 TRACES = Path(__file__).parent / "traces"
+LARGEST_TRACE_BYTES = 50_000_000  # unpacked
 
 # Seen between correct implementations: 1e-15 to 1e-14, gradients on two threads up to 5e-13.
 # Weakest fault tried: 1e-5. Gradients and the step inherit a longer chain of roundings.
@@ -94,6 +96,9 @@ def read_rows(path: Path) -> dict[str, np.ndarray]:
         ReferenceUnavailable: the file is absent or damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_TRACE_BYTES:
+                raise ValueError("unpacked it is larger than any trace")
         with np.load(path, allow_pickle=False) as file:
             return dict(zip(map(str, file["keys"]), file["values"], strict=True))
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file

@@ -1,7 +1,7 @@
 """Places that official files can be taken from: a folder, a git directory, the network.
 
 Each answers `read(repository, file) -> bytes | None` and trusts nothing: `store.py` checks the
-hash of what comes back. Git is asked for blobs only, with no hook, work tree or lazy download.
+hash of what comes back. Git is asked for objects only, with no hook, setting or lazy download.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -18,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from reference.errors import ReferenceUnavailable
 from reference.pins import FilePin, RepositoryPin
@@ -27,6 +28,7 @@ RAW_URL = "https://raw.githubusercontent.com/{name}/{commit}/{path}"
 WHEEL_LIMIT_S = 120.0  # 25 MB
 NETWORK_LIMIT_S = 8.0  # one silence this long ends the try, so an absent network costs under 10 s
 LARGEST_FILE_BYTES = 4_000_000
+LARGEST_WHEEL_BYTES = 100_000_000
 SEARCH_DEPTH = 3  # PATH/<repository>/<its git directory>/… and GitHub's zip folders
 
 
@@ -46,7 +48,8 @@ class Tree:
     def read(self, repository: RepositoryPin, file: FilePin) -> bytes | None:
         """Return the file at its usual path."""
         place = self.folder / file.path
-        return place.read_bytes() if place.is_file() else None
+        is_usual = place.is_file() and place.stat().st_size <= LARGEST_FILE_BYTES
+        return place.read_bytes() if is_usual else None
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,41 @@ class GitDirectory:
         return None
 
     def _blob(self, name: str) -> bytes | None:
-        command = ["git", "--git-dir", str(self.folder), "cat-file", "blob", name]
-        try:
-            done = subprocess.run(command, capture_output=True, env=_git_environment(), timeout=60)
-        except FileNotFoundError as error:
-            raise ReferenceUnavailable(
-                f"{self.folder} is a git directory, but the program git is not installed; "
-                "install git, or give --from a plain folder of the files"
-            ) from error
+        size = self._git("-s", name)
+        if size is None or not size.strip().isdigit() or int(size) > LARGEST_FILE_BYTES:
+            return None
+        return self._git("blob", name)
+
+    def _git(self, what: str, name: str) -> bytes | None:
+        """Ask git about an object, from a directory of ours: no setting of theirs is read."""
+        with tempfile.TemporaryDirectory() as ours:
+            for folder in ("objects", "refs"):
+                Path(ours, folder).mkdir()
+            Path(ours, "HEAD").write_text("ref: refs/heads/none\n")
+            try:
+                done = subprocess.run(
+                    ["git", "--git-dir", ours, "cat-file", what, name],
+                    capture_output=True,
+                    env={
+                        **_git_environment(),
+                        "GIT_OBJECT_DIRECTORY": str(self.folder / "objects"),
+                    },
+                    timeout=60,
+                )
+            except FileNotFoundError as error:
+                raise ReferenceUnavailable(
+                    f"{self.folder} is a git directory, but the program git is not installed; "
+                    "install git, or give --from a plain folder of the files"
+                ) from error
+            except subprocess.TimeoutExpired:
+                return None
         return done.stdout if done.returncode == 0 else None
 
 
 def _git_environment() -> dict[str, str]:
     """The environment without what a surrounding git command would impose on ours."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    return {**kept, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    return {**kept, "GIT_ALLOW_PROTOCOL": "none", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
 @dataclass(frozen=True)
@@ -170,15 +193,42 @@ class Network:
         return within(self.limit_s, lambda: download(url, self.limit_s))
 
 
+class _OnlyHttps(urllib.request.HTTPRedirectHandler):
+    """Follows a server to other addresses, as long as they are https."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Refuse another kind of address.
+
+        Raises:
+            OSError: The server sends us to one.
+        """
+        _check_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_https(url: str) -> None:
+    if not url.startswith("https://"):
+        raise OSError(f"{url[:80]} is not https")
+
+
 def download(url: str, limit_s: float) -> bytes:
-    """Return the content behind an address, at most `LARGEST_FILE_BYTES` of it."""
+    """Return the content behind an https address, at most `LARGEST_FILE_BYTES` of it.
+
+    Raises:
+        OSError: Another kind of address, here or behind it; too slow, too long, or cut short.
+    """
+    _check_https(url)
     deadline = time.monotonic() + limit_s
     parts = []
-    with urllib.request.urlopen(url, timeout=limit_s) as answer:
+    with urllib.request.build_opener(_OnlyHttps).open(url, timeout=limit_s) as answer:
         while part := answer.read(1 << 16):
             parts.append(part)
             if time.monotonic() > deadline or sum(map(len, parts)) > LARGEST_FILE_BYTES:
                 raise OSError("the answer is too slow or too long")
+        if answer.length:
+            raise OSError("the answer was cut short")
     return b"".join(parts)
 
 

@@ -6,10 +6,11 @@ number and means the same on both sides. The table maps modules; the tensors of 
 """
 
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -243,13 +244,28 @@ def save_tensors(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
         safetensors.torch.save_file(tensors, partial)
 
 
+def load_torch(path: Path) -> Any:
+    """Read a PyTorch file; nothing in it is executed, nor is it larger unpacked than packed.
+
+    Raises:
+        Exception: Many types, on damaged bytes and on anything but tensors and plain values.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise zipfile.BadZipFile("PyTorch stores its files as they are; these are compressed")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _read(path: Path) -> Mapping[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a weights file")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch(path)
     except Exception as error:  # both readers raise many types on damaged bytes
         raise UserError(
             f"{path.name} cannot be read as a weights file ({type(error).__name__}): it is "

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from reproduction.checkpoints import load_torch
 from reproduction.config import TrainConfig
 from reproduction.durable import drop_partials, force_to_disk, whole, write_whole
 from reproduction.errors import UserError
@@ -198,7 +199,7 @@ def read(path: Path) -> Mapping[str, Any]:
         FileNotFoundError: There is none.
         Exception: It is damaged; PyTorch raises many types.
     """
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    content: dict[str, Any] = load_torch(path)
     if "sha256" not in content:
         raise ValueError("it has no SHA-256: an earlier version wrote it")
     if content.pop("sha256") != content_digest(content):

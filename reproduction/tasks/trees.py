@@ -6,16 +6,24 @@ single gray levels.
 """
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from scipy.io import loadmat, whosmat
 
 from reproduction.errors import UserError
+
+# Pillow knows others that start programs (PostScript) or are hardly ever looked after.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+NO_NUMBERS = ("cell", "struct", "object", "opaque", "function", "char", "unknown")
+LARGEST_ARRAY = 100_000_000  # values of a mat file
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,13 @@ def require_files(name: str, folder: Path, paths: Iterable[Path]) -> None:
     """Refuse a data set of which only a part is there; each folder is listed once.
 
     Raises:
-        UserError: A file is missing or empty.
+        UserError: A file is missing or empty, or lies elsewhere.
     """
     listed: dict[Path, set[str]] = {}
     wanted = list(dict.fromkeys(paths))
+    for path in wanted:
+        if not path.is_relative_to(folder) or {"..", "\0"} & {*path.parts, *str(path)}:
+            raise UserError(f"{path} is no file of the data set in {folder}: get its lists again")
     for parent in {path.parent for path in wanted}:
         listed[parent] = set()
         if parent.is_dir():
@@ -149,13 +160,14 @@ def open_image(path: Path) -> Image.Image:
     """Decode an image file.
 
     Raises:
-        UserError: It cannot be read, or not to its end.
+        UserError: It cannot be read, or not to its end; it is of a format that no data set has, or
+            claims more than Pillow's limit of 179 million pixels.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             opened.load()
             return opened
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+    except Exception as error:  # decoders raise many types on damaged bytes
         raise UserError(f"{path} cannot be read as an image: remove or replace it") from error
 
 
@@ -183,6 +195,18 @@ def read_indices(path: Path) -> np.ndarray:
     return np.asarray(image).astype(np.int64)
 
 
+def read_words(path: Path) -> str:
+    """Return what a text file holds.
+
+    Raises:
+        UserError: It cannot be read as text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as text ({error}): get it again") from error
+
+
 def read_json(path: Path) -> Any:
     """Return what a json file holds.
 
@@ -190,6 +214,49 @@ def read_json(path: Path) -> Any:
         UserError: It is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_words(path))
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): get it again") from error
+
+
+def read_mat(path: Path, *names: str) -> tuple[np.ndarray, ...]:
+    """Return arrays of numbers that a mat file of MATLAB holds.
+
+    Raises:
+        UserError: It is damaged or of another version, lacks one of them, or has no numbers there.
+    """
+    try:
+        kinds = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+        if any(name not in kinds for name in names):
+            raise UserError(f"{path} lacks one of {', '.join(names)}: it is another file")
+        for name, (shape, kind) in kinds.items():
+            if name in names and (kind in NO_NUMBERS or math.prod(shape) > LARGEST_ARRAY):
+                raise UserError(f"{path} has {name} as {kind} of {shape}: expected few numbers")
+        content = loadmat(path, variable_names=names)
+        return tuple(np.asarray(content[name]) for name in names)
+    except UserError:
+        raise
+    except Exception as error:  # the reader raises many types on damaged bytes
+        told = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged ({told}): get it again") from error
+
+
+@contextmanager
+def entries_of(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with an entry of unexpected form into a sentence about its file.
+
+    Raises:
+        UserError: An entry lacks something, or has another type or size.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} has an entry that is not as expected ({type(error).__name__}: {told}): get it "
+            "again"
+        ) from error

@@ -111,7 +111,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("__init__", "measuring", "build", "report"):
         write(tree / "comparison" / f"{name}.py", "value = 1\n")
     write(tree / "reference" / "__init__.py", REFERENCE)
-    shutil.copy(ROOT / "reference" / "confinement.py", tree / "reference" / "confinement.py")
+    for name in ("confinement.py", "plain_yaml.py"):
+        shutil.copy(ROOT / "reference" / name, tree / "reference" / name)
     write(
         tree / "reference" / "fetch.py",
         """

@@ -126,7 +126,7 @@ def test_no_way_to_fashion_mnist_names_every_failure(
         raise OSError("unreachable")
 
     monkeypatch.setattr(sources, "CACHE", tmp_path / "data")
-    monkeypatch.setattr(sources.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(sources, "_content_of", refuse)
     monkeypatch.setattr(sources.shutil, "which", lambda _: None)
     with pytest.raises(UserError, match=r"download: unreachable; from debian package: .*no apt"):
         load_dataset("fashion_mnist")

@@ -294,10 +294,10 @@ def test_a_bad_folder_is_a_sentence(
 def test_a_damaged_mat_file_is_a_sentence(tmp_path: Path) -> None:
     data = read_labeled(make(tmp_path, "pascal_ctx"), "pascal_ctx", "train")
     savemat(data.pairs[0].labels, {"Other": np.ones((30, 40))})
-    with pytest.raises(UserError, match="is damaged or has no LabelMap"):
+    with pytest.raises(UserError, match="lacks one of LabelMap: it is another file"):
         data.read(0)
     data.pairs[0].labels.write_bytes(b"no mat file at all" * 20)
-    with pytest.raises(UserError, match="is damaged or has no LabelMap"):
+    with pytest.raises(UserError, match=r"is damaged \(.*\): get it again"):
         data.read(0)
 
 

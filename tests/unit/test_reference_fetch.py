@@ -188,7 +188,7 @@ def test_a_name_lookup_that_hangs_costs_no_more_than_the_limit() -> None:
 
 
 def test_an_unreachable_server_is_a_short_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "RAW_URL", "http://127.0.0.1:9/{name}/{commit}/{path}")
+    monkeypatch.setattr(sources, "RAW_URL", "https://127.0.0.1:9/{name}/{commit}/{path}")
     monkeypatch.setenv("no_proxy", "*")
     repository = fake_pins().repositories[0]
     with pytest.raises(sources.NetworkSilent, match="refused"):

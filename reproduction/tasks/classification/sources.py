@@ -10,6 +10,7 @@ import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ FASHION_MNIST_FILES = {
     ),
 }
 DOWNLOAD_TIMEOUT_S = 10
+LARGEST_DOWNLOAD_BYTES = 40_000_000  # the largest of the four has 26 MB
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def _checked_folder(folder: Path) -> Path:
             raise UserError(
                 f"{folder} has no {name}; expected the four files {', '.join(FASHION_MNIST_FILES)}"
             )
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
             raise UserError(
                 f"{path.name} has SHA-256 {found}, expected {expected}: the file is damaged or not "
@@ -215,9 +218,31 @@ def _download(folder: Path) -> Path:
     files = folder / "files"
     files.mkdir()
     for name in FASHION_MNIST_FILES:
-        with urllib.request.urlopen(FASHION_MNIST_URL + name, timeout=DOWNLOAD_TIMEOUT_S) as answer:
-            (files / name).write_bytes(answer.read())
+        (files / name).write_bytes(_content_of(FASHION_MNIST_URL + name))
     return files
+
+
+class _OnlyHttps(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        _check_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_https(url: str) -> None:
+    if not url.startswith("https://"):
+        raise OSError(f"{url[:80]} is not https")
+
+
+def _content_of(url: str) -> bytes:
+    _check_https(url)
+    opener = urllib.request.build_opener(_OnlyHttps)
+    with opener.open(url, timeout=DOWNLOAD_TIMEOUT_S) as answer:
+        content: bytes = answer.read(LARGEST_DOWNLOAD_BYTES + 1)
+    if answer.length or len(content) > LARGEST_DOWNLOAD_BYTES:
+        raise OSError("the answer was cut short, or is too long")
+    return content
 
 
 def _from_debian_package(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from reproduction.errors import UserError
 from reproduction.tasks.keypoints.crops import check_keypoints, coco_crop_box
 from reproduction.tasks.keypoints.metrics import instance_score, oks_nms
 from reproduction.tasks.keypoints.persons import Person
-from reproduction.tasks.trees import expected, read_json, require, require_files
+from reproduction.tasks.trees import entries_of, expected, read_json, require, require_files
 
 KEYPOINTS = 17
 PERSON = 1  # COCO's number of the category
@@ -58,14 +58,16 @@ def read_coco(
     """
     path = require("coco", folder, "annotations", f"person_keypoints_{split}2017.json")
     truth = read_json(path)
-    _check_truth(truth, path)
-    images = {image["id"]: image for image in truth["images"]}
     place = require("coco", folder, "images", f"{split}2017")
-    files = {number: place / image["file_name"] for number, image in images.items()}
-    if detections is None:
-        persons = _annotated(truth, images, files, input_wh, path)
-    else:
-        persons = _detected(detections, images, files, input_wh, least_score)
+    with entries_of(path):
+        _check_truth(truth, path)
+        images = {image["id"]: image for image in truth["images"]}
+        files = {number: place / image["file_name"] for number, image in images.items()}
+        annotated = _annotated(truth, images, files, input_wh, path) if detections is None else ()
+    persons = annotated
+    if detections is not None:
+        with entries_of(detections):
+            persons = _detected(detections, images, files, input_wh, least_score)
     require_files("coco", folder, (person.image for person in persons))
     return CocoSplit(persons, truth)
 

@@ -43,7 +43,7 @@ from reproduction.tasks.keypoints.landmarks import (
 from reproduction.tasks.keypoints.persons import Person, check_near
 from reproduction.tasks.order import digest_of, identity_of, normalized, read_batches, steps_of
 from reproduction.tasks.task import Batch, Loss, evaluating
-from reproduction.tasks.trees import expected, read_rgb, require, require_files
+from reproduction.tasks.trees import entries_of, expected, read_rgb, require, require_files
 
 LANDMARKS = {"wflw": 98, "300w": 68, "cofw": 29, "aflw": 19}
 BOX_MARGIN = 1.25
@@ -71,7 +71,8 @@ def read_faces(folder: Path, name: str, split: str) -> tuple[Person, ...]:
         raise UserError(f"{path} cannot be read as csv ({error}): get it again") from error
     if not lines:
         raise UserError(f"{path} lists no face: {expected(name, folder)}")
-    faces = tuple(_face(folder, name, path, number, line) for number, line in enumerate(lines))
+    with entries_of(path):
+        faces = tuple(_face(folder, name, path, number, line) for number, line in enumerate(lines))
     require_files(name, folder, (face.image for face in faces))
     return faces
 

@@ -4,13 +4,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from reproduction.errors import UserError
 from reproduction.tasks.keypoints.crops import mpii_crop_box
 from reproduction.tasks.keypoints.persons import Person
-from reproduction.tasks.trees import expected, read_json, require, require_files
+from reproduction.tasks.trees import (
+    entries_of,
+    expected,
+    read_json,
+    read_mat,
+    require,
+    require_files,
+)
 
 KEYPOINTS = 16
 FIELDS = ("image", "center", "scale", "joints", "joints_vis")
@@ -40,7 +45,8 @@ def read_mpii(folder: Path, split: str) -> tuple[Person, ...]:
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path} lists no person: {expected('mpii', folder)}")
-    persons = tuple(_person(folder, entry, index, path) for index, entry in enumerate(entries))
+    with entries_of(path):
+        persons = tuple(_person(folder, entry, index, path) for index, entry in enumerate(entries))
     require_files("mpii", folder, (person.image for person in persons))
     if not any(person.visibility.any() for person in persons):
         raise UserError(f"{path} has no annotated keypoint of {len(persons)} persons")
@@ -70,14 +76,7 @@ def read_pckh_truth(folder: Path) -> PckhTruth:
         UserError: It is missing, damaged, or has not the expected fields.
     """
     path = require("mpii", folder, "annot", "gt_valid.mat")
-    try:
-        content = loadmat(path)
-    except (ValueError, TypeError, OSError, MatReadError) as error:
-        raise UserError(f"{path} is damaged ({error}): get it again") from error
-    names = ("pos_gt_src", "jnt_missing", "headboxes_src")
-    if any(name not in content for name in names):
-        raise UserError(f"{path} lacks one of {', '.join(names)}: it is another file of MPII")
-    points, missing, heads = (content[name] for name in names)
+    points, missing, heads = read_mat(path, "pos_gt_src", "jnt_missing", "headboxes_src")
     count = points.shape[-1]
     shapes = (points.shape, missing.shape, heads.shape)
     if shapes != ((KEYPOINTS, 2, count), (KEYPOINTS, count), (2, 2, count)):

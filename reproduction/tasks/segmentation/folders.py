@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from reproduction.errors import UserError
 from reproduction.tasks.segmentation.losses import CITYSCAPES_RAW_LABELS
-from reproduction.tasks.trees import expected, read_indices, read_rgb, require, require_files
+from reproduction.tasks.trees import (
+    expected,
+    read_indices,
+    read_mat,
+    read_rgb,
+    read_words,
+    require,
+    require_files,
+)
 
 IGNORED = 255
 UNKNOWN = -1  # in a table of labels: what the set does not have
@@ -57,7 +63,10 @@ class LabeledImages:
         """
         pair = self.pairs[index]
         image = read_rgb(pair.image)
-        raw = _read_mat(pair.labels) if pair.labels.suffix == ".mat" else read_indices(pair.labels)
+        if pair.labels.suffix == ".mat":
+            raw = read_mat(pair.labels, "LabelMap")[0].astype(np.int64)
+        else:
+            raw = read_indices(pair.labels)
         if raw.shape != image.shape[:2]:
             raise UserError(
                 f"{pair.image} has {image.shape[0]} rows of {image.shape[1]} pixels and its labels "
@@ -78,7 +87,7 @@ def _listed(folder: Path, list_file: Path) -> tuple[Pair, ...]:
     if not list_file.is_file():
         raise UserError(f"the list {list_file} does not exist")
     pairs = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_words(list_file).splitlines(), 1):
         names = line.split()
         if len(names) != 2:
             raise UserError(
@@ -126,7 +135,7 @@ def _pairs_of_equal_names(folder: Path, name: str, split: str) -> list[Pair]:
 
 
 def _context_pairs(folder: Path, name: str, split: str) -> list[Pair]:
-    names = require(name, folder, "ImageSets", "Main", f"{split}.txt").read_text("utf-8").split()
+    names = read_words(require(name, folder, "ImageSets", "Main", f"{split}.txt")).split()
     return [
         Pair(folder / "JPEGImages" / f"{number}.jpg", folder / "trainval" / f"{number}.mat")
         for number in names
@@ -183,18 +192,11 @@ def _context_table(folder: Path, name: str) -> np.ndarray:
 
 def _names(path: Path) -> dict[int, str]:
     """Read lines like ``2: aeroplane``; without the spaces of names."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_words(path).splitlines() if line.strip()]
     parts = [line.partition(":") for line in lines]
     if not all(number.strip().isdigit() for number, _, _ in parts):
         raise UserError(f"{path} is not as expected: a line is a number, a colon and a name")
     return {int(number): label.replace(" ", "") for number, _, label in parts}
-
-
-def _read_mat(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(loadmat(path)["LabelMap"]).astype(np.int64)
-    except (ValueError, TypeError, OSError, KeyError, MatReadError) as error:
-        raise UserError(f"{path} is damaged or has no LabelMap: get it again") from error
 
 
 def read_labeled(
