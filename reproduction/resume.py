@@ -59,10 +59,18 @@ class Progress:
 
 
 def run_identity(
-    model: nn.Module, task: Task[Result], config: TrainConfig | Recipe, seed: int
+    model: nn.Module,
+    task: Task[Result],
+    config: TrainConfig | Recipe,
+    seed: int,
+    form: Mapping[str, Any],
 ) -> str:
-    """Name a run by all that decides its outcome: a checkpoint of another one is refused."""
+    """Name a run by all that decides its outcome: a checkpoint of another one is refused.
+
+    `form` is empty for the eager form, so that its runs keep the names they had before.
+    """
     content = {
+        **form,
         "config": asdict(config),
         "seed": seed,
         "data": task.identity,

@@ -20,6 +20,7 @@ from reproduction import resume
 from reproduction.config import TrainConfig
 from reproduction.divergence import Diverged, first_not_finite
 from reproduction.errors import UserError
+from reproduction.forms import EAGER, Form, prepare
 from reproduction.recipe import Recipe
 from reproduction.resume import Progress
 from reproduction.tasks.task import Batch, Loss, Result, ResultT, Task
@@ -57,21 +58,29 @@ class TrainResult(Generic[ResultT]):
     resumed: bool
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig | Recipe) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer on all parameters.
+def make_optimizer(
+    model: nn.Module, config: TrainConfig | Recipe, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    """Build the recipe's optimizer on all parameters; `fused` updates them all in one kernel.
 
     Raises:
         UserError: The head is to have another rate, and the model has no head by name.
     """
     groups = _parameters(model, getattr(config, "head_rate_factor", 1.0))
     if config.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.Adam(
+            groups,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=fused or None,
+        )
     return torch.optim.SGD(
         groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
+        fused=fused or None,
     )
 
 
@@ -119,13 +128,15 @@ def train_step(
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     loss_of: Callable[[nn.Module, Batch], Loss],
+    form: Form = EAGER,
 ) -> StepResult:
-    """Do one step: forward, the task's loss, backward, update.
+    """Do one step in a form of `prepare`: forward, the task's loss, backward, update.
 
     Raises:
         Diverged: The loss is not finite.
     """
-    found = loss_of(model, batch)
+    with form.precision(batch.images.device):
+        found = loss_of(model, batch._replace(images=form.place(batch.images)))
     loss = found.value
     if not torch.isfinite(loss):
         where = first_not_finite(model, batch, loss_of)
@@ -144,6 +155,7 @@ def train(
     seed: int,
     out_dir: Path,
     device: torch.device,
+    form: Form = EAGER,
     show_progress: bool = True,
 ) -> TrainResult[ResultT]:
     """Train a network, or go on with a run that was interrupted.
@@ -155,15 +167,16 @@ def train(
         seed: Decides order and augmentation of the batches.
         out_dir: Holds `last.pt`, `previous.pt` and `log.jsonl`.
         device: Where to run.
+        form: How steps are run (`reproduction.forms`); the model is brought back from it.
         show_progress: Whether to draw a progress bar.
 
     Raises:
         UserError: `out_dir` holds another run or a damaged checkpoint, or the loss diverged.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    identity = resume.run_identity(model, task, config, seed)
-    model.to(device).train()
-    optimizer = make_optimizer(model, config)
+    identity = resume.run_identity(model, task, config, seed, form.identity())
+    prepare(model.to(device).train(), form)
+    optimizer = make_optimizer(model, config, fused=form.fused_optimizer)
     progress = Progress(0, 0, 0.0, {}, 0, "", 0.0, [], [], [])
     found = resume.load(out_dir, identity, model, optimizer)
     if found:
@@ -191,7 +204,7 @@ def train(
             # What is drawn within a step, as dropout is, follows from its place in the run.
             torch.manual_seed(_noise_seed(seed, progress))
             try:
-                result = train_step(model, batch.to(device), optimizer, task.loss)
+                result = train_step(model, batch.to(device), optimizer, task.loss, form)
             except Diverged as problem:
                 raise resume.stopped(problem, out_dir, progress) from None
             _count(progress, result, batch.digest)
@@ -207,6 +220,7 @@ def train(
         resume.write_log(out_dir / resume.LOG, progress.history)
     bar.close()
     final = final or task.evaluate(model, device)
+    prepare(model, EAGER)
     return TrainResult(progress.history, progress.losses, final, progress.digest, bool(found))
 
 
