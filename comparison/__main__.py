@@ -148,6 +148,23 @@ def run_audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_tune(arguments: argparse.Namespace) -> int:
+    """For maintainers: time the training forms for one shape and put the best into their table."""
+    from comparison import tune
+    from reproduction.forms import TABLE
+
+    row = tune.tune(
+        arguments.network, arguments.size, arguments.batch, arguments.precision, arguments.rounds
+    )
+    for found in row["measured"]:
+        print("{form:<32} {speedup:.3f} [{low:.3f}, {high:.3f}]".format(**found))
+    tune.write_row(row)
+    print(
+        f"{row['form']['name']}: written to {TABLE.name} ({row['threads']} threads, {row['cpu']})"
+    )
+    return 0
+
+
 def run_costs(arguments: argparse.Namespace) -> int:
     """Count what networks for dense tasks have and cost, beside every published figure."""
     from comparison import dense_cost
@@ -192,6 +209,13 @@ def make_parser() -> argparse.ArgumentParser:
     trial.add_argument("--plan", default="quick", help=f"{', '.join(PLANS)}; how much is tried")
     trial.add_argument("--seed", type=int, default=0, help="decides weights, faults and sites")
     trial.set_defaults(run=run_trial)
+    tune = commands.add_parser("tune", help=run_tune.__doc__)
+    tune.add_argument("--network", required=True, help="official name, e.g. cls_hrnet_w18")
+    tune.add_argument("--size", type=int, required=True, help="height and width of the images")
+    tune.add_argument("--batch", type=int, required=True, help="images a step")
+    tune.add_argument("--precision", default="float32", help="float32 or bfloat16")
+    tune.add_argument("--rounds", type=int, default=12, help="at least 6")
+    tune.set_defaults(run=run_tune)
     costs = commands.add_parser("costs", help=run_costs.__doc__)
     costs.set_defaults(run=run_costs)
     audit = commands.add_parser("audit", help=run_audit.__doc__)

@@ -26,6 +26,8 @@ from reproduction import CLASSIFICATION, NETWORKS, UserError
 from reproduction.device import DEVICES
 from reproduction.tasks.classification.sources import obtain, parse_data
 
+# How the reproduction trains: as it is compared, or as the committed table of forms says.
+TRAINING_FORMS = ("eager", "fast")
 # Defaults are those of the notebooks; a type says what papermill must pass.
 COMMON: dict[str, Any] = {
     "network": "cls_hrnet_w18_small_v1",
@@ -42,7 +44,13 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
         "weights_file": "",
         "steps": 10,
     },
-    "03_training": {"arm": "reproduction", "epochs": 4, "batch_size": 128, "image_size": 0},
+    "03_training": {
+        "arm": "reproduction",
+        "epochs": 4,
+        "batch_size": 128,
+        "image_size": 0,
+        "form": "eager",
+    },
     "04_speed": {"image_size": 64, "batch_size": 8, "rounds": 10},
     "05_differences": {},
     "06_trial": {"plan": "quick"},
@@ -58,6 +66,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "network": tuple(CLASSIFICATION),
     "device": DEVICES,
     "arm": ARMS,
+    "form": TRAINING_FORMS,
     "weights": WEIGHTS,
     "against": AGAINST,
     "plan": tuple(PLANS),
@@ -88,6 +97,7 @@ class Settings:
     epochs: int = 4
     batch_size: int = 128
     image_size: int = 0
+    form: str = "eager"
     rounds: int = 10
     plan: str = "quick"
     task: str = "segmentation"
@@ -99,6 +109,8 @@ class Settings:
         taken = {**COMMON, **NOTEBOOKS[self.notebook]}
         chosen = {name: value for name, value in asdict(self).items() if name in taken}
         chosen["data"] = parse_data(self.data).name
+        if self.form == "eager":
+            chosen.pop("form", None)  # as in the records made before there were forms
         if self.weights_file:
             chosen["weights_file"] = Path(self.weights_file).name
         del chosen["results_dir"]
@@ -180,6 +192,11 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise UserError(
             f"weights is 'trained', but network is {values['network']!r} and against "
             f"{values['against']!r}: trained weights are for classification, compared live"
+        )
+    if values.get("form", "eager") != "eager" and values["arm"] != "reproduction":
+        raise UserError(
+            f"form is {values['form']!r}, but arm is {values['arm']!r}: forms are of the "
+            "reproduction; give form = 'eager', or arm = 'reproduction'"
         )
     if values["network"] == DENSE and values.get("against", TRACES) != TRACES:
         raise UserError(

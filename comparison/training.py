@@ -25,6 +25,7 @@ from reproduction import TrainConfig
 from reproduction.checkpoints import save_tensors
 from reproduction.device import resolve_device
 from reproduction.evaluate import Evaluation
+from reproduction.forms import EAGER, Form, choose_form, table_sha256
 from reproduction.tasks.classification.data import Dataset
 from reproduction.tasks.classification.sources import load_dataset
 from reproduction.tasks.classification.task import Classification
@@ -50,11 +51,17 @@ def run(settings: Settings) -> dict[str, Any]:
     )
     config = TrainConfig(epochs=settings.epochs, batch_size=settings.batch_size)
     model = arms.build_from_seed(settings.arm, settings.network, dataset.num_classes, settings.seed)
+    form = EAGER
+    if settings.form == "fast":
+        form = choose_form(settings.network, dataset.image_size, settings.batch_size)
     run_id = f"{settings.network}.{dataset.name}.{settings.arm}.seed{settings.seed}"
+    run_id += "" if settings.form == "eager" else f".{settings.form}"
     folder = settings.results_dir / "checkpoints" / run_id
     start_sha256 = weights_digest(model)
     task = Classification(dataset)
-    result = train(model, task, config, seed=settings.seed, out_dir=folder, device=device)
+    result = train(
+        model, task, config, seed=settings.seed, out_dir=folder, device=device, form=form
+    )
     save_tensors(arms.official_state(model), folder / WEIGHTS)
     exchanged = exchange(model, settings.arm, settings.network, dataset, device)
     return new_record(
@@ -66,6 +73,7 @@ def run(settings: Settings) -> dict[str, Any]:
             "arm": settings.arm,
             "seed": settings.seed,
             "device": str(device),
+            **({} if settings.form == "eager" else _form(form)),
         },
         inputs=_inputs(dataset, model, start_sha256),
         measurements=_measurements(result, exchanged),
@@ -140,6 +148,11 @@ def _inputs(dataset: Dataset, model: nn.Module, start_sha256: str) -> dict[str, 
             "final_sha256": weights_digest(model),
         },
     }
+
+
+def _form(form: Form) -> dict[str, Any]:
+    """Say which form ran, and by which table; a shape that the table lacks runs in the eager one."""
+    return {"form": asdict(form), "forms_table_sha256": table_sha256()}
 
 
 def _measurements(result: TrainResult[Evaluation], exchanged: Exchange) -> list[dict[str, Any]]:

@@ -86,32 +86,32 @@ def table_sha256() -> str:
     Raises:
         UserError: The table is missing.
     """
-    return hashlib.sha256(_table_bytes()).hexdigest()
+    return hashlib.sha256(_table_bytes(TABLE)).hexdigest()
 
 
-def table_rows() -> list[dict[str, Any]]:
-    """Read the committed table: a row for each tuned shape, with its form and what was measured.
+def table_rows(path: Path = TABLE) -> list[dict[str, Any]]:
+    """Read the table: a row for each tuned shape, with its form and what was measured.
 
     Raises:
         UserError: The table is missing or damaged.
     """
     try:
-        rows = tomllib.loads(_table_bytes().decode()).get("row", [])
+        rows = tomllib.loads(_table_bytes(path).decode()).get("row", [])
         keyed = [{**row, **{key: row[key] for key in KEYS}} for row in rows]
         return [{**row, "form": Form(**row["form"])} for row in keyed]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{TABLE.name} is damaged ({error}): restore the committed file, or write it again "
+            f"{path.name} is damaged ({error}): restore the committed file, or write it again "
             "with `python -m comparison tune`"
         ) from error
 
 
-def _table_bytes() -> bytes:
+def _table_bytes(path: Path) -> bytes:
     try:
-        return TABLE.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{TABLE.name} cannot be read ({error.strerror}): restore the committed file, or train "
+            f"{path.name} cannot be read ({error.strerror}): restore the committed file, or train "
             "in the eager form, which needs none"
         ) from error
 
@@ -131,7 +131,7 @@ def choose_form(network: str, image_size: int, batch_size: int, precision: str =
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
     asked = (network, image_size, batch_size, precision)
-    rows = (row for row in table_rows() if tuple(row[key] for key in KEYS) == asked)
+    rows = (row for row in table_rows(TABLE) if tuple(row[key] for key in KEYS) == asked)
     return next((row["form"] for row in rows), EAGER)
 
 
