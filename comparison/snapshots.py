@@ -85,7 +85,7 @@ def _keypoints(
         truth = task.test.keypoints_xy[digit.scene, digit.place]
         rows.append(
             {
-                "image": pack_image(task.example(task.test, digit)[0]),
+                "image": pack_image(task.examples(task.test, [digit])[0][0]),
                 "keypoints": transform_points(truth, matrix).round(2).tolist(),
                 "predicted_keypoints": transform_points(points, matrix).round(2).tolist(),
                 "heatmap": pack((255 * maps.clip(0, 1)).round().astype(np.uint8)),

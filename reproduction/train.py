@@ -7,7 +7,7 @@ checkpoint, which lies at most `CHECKPOINT_EVERY` steps back, and ends with the 
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
@@ -49,6 +49,8 @@ class TrainResult(Generic[ResultT]):
         final: Evaluation after the last epoch (never the best).
         batches_sha256: Digest of all batches seen, in order.
         resumed: Whether part of the run was done before.
+        data_share: Share of the time of this process's steps in which batches were prepared; None
+            if it did no step.
     """
 
     history: list[dict[str, Any]]
@@ -56,6 +58,33 @@ class TrainResult(Generic[ResultT]):
     final: ResultT
     batches_sha256: str
     resumed: bool
+    data_share: float | None
+
+
+class StepTimes:
+    """Where the time of a training loop's steps goes: preparing batches, and all else."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.data_s = self.step_s = 0.0
+
+    def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on, and note how long each was waited for and worked on."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            given = time.perf_counter()
+            yield batch
+            self.data_s += given - asked
+            self.step_s += time.perf_counter() - given
+
+    @property
+    def data_share(self) -> float | None:
+        """Share of the preparation of batches; None before the first step."""
+        total = self.data_s + self.step_s
+        return self.data_s / total if total else None
 
 
 def make_optimizer(
@@ -185,19 +214,21 @@ def train(
             tqdm.write(told)
 
     final: ResultT | None = None
+    times = StepTimes()
     steps = task.steps(config.batch_size)
     total = config.epochs * steps
     bar = tqdm(total=total, disable=not show_progress, unit="step", mininterval=2)
     bar.update(progress.epoch * steps + progress.step)
     while progress.epoch < config.epochs:
         started = time.perf_counter()
-        for batch in task.batches(
+        batches = task.batches(
             "train",
             seed=seed,
             epoch=progress.epoch,
             batch_size=config.batch_size,
             start=progress.step,
-        ):
+        )
+        for batch in times.watch(batches):
             rate = learning_rate(config, progress.epoch * steps + progress.step, total)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("rate_factor", 1.0)
@@ -221,7 +252,9 @@ def train(
     bar.close()
     final = final or task.evaluate(model, device)
     prepare(model, EAGER)
-    return TrainResult(progress.history, progress.losses, final, progress.digest, bool(found))
+    return TrainResult(
+        progress.history, progress.losses, final, progress.digest, bool(found), times.data_share
+    )
 
 
 def _noise_seed(seed: int, progress: Progress) -> int:

@@ -13,6 +13,7 @@ from reproduction.tasks.keypoints.crops import (
     CropBox,
     coco_crop_box,
     crop_image,
+    crop_images,
     crop_matrix,
     inverse_matrix,
     mpii_crop_box,
@@ -189,6 +190,17 @@ def test_a_crop_shows_the_pixels_that_its_matrix_names() -> None:
     mean = (image[7:15, 5:15].astype(int) + image[7:15, 6:16]) / 2
     assert np.abs(between - mean).max() <= 0.5
     assert not crop_image(image, np.array([[1.0, 0, 100], [0, 1, 0]]), (10, 8)).any()
+
+
+def test_many_crops_at_once_have_the_bits_of_single_ones() -> None:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (4, 30, 40, 3), dtype=np.uint8)
+    boxes = [CropBox((20.0, y), (0.1, 0.1)) for y in draw.uniform(5, 25, 4)]
+    matrices = np.stack([crop_matrix(box, (16, 12), 17.0 * n) for n, box in enumerate(boxes)])
+    single = [
+        crop_image(image, matrix, (16, 12)) for image, matrix in zip(images, matrices, strict=True)
+    ]
+    assert np.array_equal(crop_images(images, matrices, (16, 12)), np.stack(single))
 
 
 def test_weights_multiply_prediction_and_target() -> None:

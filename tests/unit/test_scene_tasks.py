@@ -1,6 +1,7 @@
 """Dense tasks on composed scenes: batches, targets, losses and scores, and how they resume."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from comparison.study import ABLATED, TASKS
+from comparison.study import ABLATED, ROOT, TASKS, load_study
+from comparison.tasks import SCENE_PX
 from reproduction import UserError
 from reproduction import train as loop
 from reproduction.networks import make_network
@@ -69,6 +71,46 @@ def test_batches_follow_from_seed_and_epoch_alone(name: str, scenes: tuple[Scene
     assert digests(start=1) == digests()[1:]
     assert not {*digests(seed=1), *digests(epoch=1)} & {*digests()}
     assert len(digests()) == PLANS[name].make(*scenes).steps(4) == 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", list(PLANS))
+def test_batches_are_those_of_the_committed_records(
+    name: str, committed_scenes: tuple[Scenes, Scenes]
+) -> None:
+    path = ROOT / f"results/standard/records/tasks/{name}.small.reproduction.seed0.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    plan = scene_plan(name)
+    digest = ""
+    for batch in plan.make(*committed_scenes).batches(
+        "train", seed=0, epoch=0, batch_size=plan.recipe.batch_size
+    ):
+        digest = hashlib.sha256((digest + batch.digest).encode()).hexdigest()
+    assert digest == record["tables"]["epochs"][0]["batches_sha256"]
+
+
+@pytest.fixture(scope="module")
+def committed_scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenes, Scenes]:
+    """Compose the scenes that the committed study trains on."""
+    cache = tmp_path_factory.mktemp("committed")
+    count = load_study("standard").tasks.scenes  # type: ignore[union-attr]
+    train, test = (
+        load_scenes(split, count=number, image_size=SCENE_PX, cache=cache)
+        for split, number in (("train", count), ("test", 1))
+    )
+    return train, test
+
+
+@pytest.mark.parametrize("kind", [ScenePose, SceneLandmarks])
+def test_a_batch_holds_the_bits_of_its_examples(
+    kind: type[ScenePose], scenes: tuple[Scenes, Scenes]
+) -> None:
+    task = kind(*scenes)
+    digits = [task.drawn(scene, np.random.default_rng(scene)) for scene in range(8)]
+    together = task.examples(task.train, digits)
+    alone = [task.examples(task.train, [digit]) for digit in digits]
+    for part, parts in zip(together, zip(*alone, strict=True), strict=True):
+        assert np.array_equal(part, np.concatenate(parts))
 
 
 def test_too_few_scenes_for_a_batch_are_refused(scenes: tuple[Scenes, Scenes]) -> None:

@@ -88,6 +88,17 @@ def test_training_learns_and_logs_a_line_an_epoch(tmp_path: Path) -> None:
     assert len(result.losses) == 3  # 30 steps in windows of ten
 
 
+def test_the_share_of_data_is_what_steps_wait_for_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Asked for the first batch at 0, given at 1, done at 4; the second takes 2 and 4.
+    clock = iter([0.0, 1.0, 4.0, 4.0, 6.0, 10.0, 10.0])
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock))
+    times = loop.StepTimes()
+    assert times.data_share is None
+    batches = [Batch(torch.zeros(1), torch.zeros(1), digest) for digest in "ab"]
+    assert [batch.digest for batch in times.watch(iter(batches))] == ["a", "b"]
+    assert times.data_share == pytest.approx((1 + 2) / 10)
+
+
 @pytest.mark.parametrize("stops", [(1,), (3,), (5,), (7, 1), (2, 2, 2)])
 def test_a_killed_run_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: tuple[int, ...]

@@ -101,22 +101,26 @@ def crop_matrix(box: CropBox, output_wh: tuple[int, int], rotation_deg: float = 
 
 
 def inverse_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Return the (2, 3) matrix of the opposite direction.
+    """Return the (2, 3) matrix of the opposite direction; of many, (..., 2, 3).
 
     >>> inverse_matrix(np.array([[2.0, 0.0, 4.0], [0.0, 2.0, 6.0]])).tolist()
     [[0.5, 0.0, -2.0], [0.0, 0.5, -3.0]]
     """
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.hstack([linear, -linear @ matrix[:, 2:]]) + 0.0
+    linear = np.linalg.inv(matrix[..., :2])
+    return np.concatenate([linear, -linear @ matrix[..., 2:]], axis=-1) + 0.0
 
 
 def transform_points(points_xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Map points (..., 2) by a (2, 3) matrix.
 
+    Sets of points are mapped by one matrix each: (B, N, 2) by (B, 2, 3), with the same bits.
+
     >>> transform_points(np.array([[1.0, 2.0]]), np.array([[2.0, 0.0, 4.0], [0.0, 2.0, 6.0]]))
     array([[ 6., 10.]])
     """
-    return points_xy @ matrix[:, :2].T + matrix[:, 2]
+    if matrix.ndim == 2:
+        return points_xy @ matrix[:, :2].T + matrix[:, 2]
+    return points_xy @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
 
 
 def crop_image(image: np.ndarray, matrix: np.ndarray, output_wh: tuple[int, int]) -> np.ndarray:
@@ -132,16 +136,33 @@ def crop_image(image: np.ndarray, matrix: np.ndarray, output_wh: tuple[int, int]
     Returns:
         (height, width, C) uint8.
     """
+    return crop_images(image[None], matrix[None], output_wh)[0]
+
+
+def crop_images(images: np.ndarray, matrices: np.ndarray, output_wh: tuple[int, int]) -> np.ndarray:
+    """Cut a crop out of each of several images at once; see `crop_image`.
+
+    Args:
+        images: (B, H, W, C) uint8.
+        matrices: (B, 2, 3), from each image to its crop.
+        output_wh: Width and height of the crops.
+
+    Returns:
+        (B, height, width, C) uint8.
+    """
     width, height = output_wh
     rows, columns = np.mgrid[:height, :width]
-    source = transform_points(np.stack([columns, rows], axis=-1), inverse_matrix(matrix))
+    places = np.stack([columns, rows], axis=-1).astype(np.float64)
+    source = transform_points(places, inverse_matrix(matrices)[:, None])
     # Coordinates of -1 and 1 are the centers of the first and last pixel; a lone one has both.
-    extent = np.maximum(np.array([image.shape[1], image.shape[0]]) - 1, 1)
-    grid = torch.from_numpy(source * 2 / extent - 1)[None]
-    pixels = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
-    crop = F.grid_sample(pixels, grid, "bilinear", "zeros", align_corners=True)[0]
-    levels = crop.numpy().round().clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(levels.transpose(1, 2, 0))
+    extent = np.maximum(np.array([images.shape[2], images.shape[1]]) - 1, 1)
+    source *= 2
+    source /= extent
+    source -= 1
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float64))
+    crops = F.grid_sample(pixels, torch.from_numpy(source), "bilinear", "zeros", align_corners=True)
+    levels = crops.numpy().round().clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
 
 
 def check_keypoints(

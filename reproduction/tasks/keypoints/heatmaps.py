@@ -55,21 +55,25 @@ def encode_heatmaps(
     width, height = heatmap_wh
     maps = np.zeros((len(visibility), height, width), dtype=np.float32)
     weights = (visibility > 0).astype(np.float32)
-    for keypoint in np.flatnonzero(weights):
-        x, y = np.trunc(keypoints_xy_crop[keypoint] / STRIDE + 0.5)
-        reach = 3 * sigma_px
-        is_beyond = x - reach >= width or y - reach >= height
-        if is_beyond or x + reach + 1 < 0 or y + reach + 1 < 0:
-            weights[keypoint] = 0
-            continue
-        columns, rows = (np.arange(side, dtype=np.float32) for side in (width, height))
-        maps[keypoint] = _gaussian(columns - np.float32(x), rows - np.float32(y), sigma_px)
+    visible = np.flatnonzero(weights)
+    x, y = np.trunc(keypoints_xy_crop[visible] / STRIDE + 0.5).T
+    reach = 3 * sigma_px
+    is_beyond = (x - reach >= width) | (y - reach >= height)
+    is_beyond |= (x + reach + 1 < 0) | (y + reach + 1 < 0)
+    weights[visible[is_beyond]] = 0
+    dx, dy = (
+        np.arange(side, dtype=np.float32) - centers[~is_beyond, None].astype(np.float32)
+        for side, centers in ((width, x), (height, y))
+    )
+    maps[visible[~is_beyond]] = _gaussians(dx, dy, sigma_px)
     return maps, weights
 
 
-def _gaussian(dx: np.ndarray, dy: np.ndarray, sigma: float) -> np.ndarray:
-    values = np.exp(-(dx**2 + dy[:, None] ** 2) / (2 * sigma**2))
-    return np.where((np.abs(dx) <= 3 * sigma) & (np.abs(dy[:, None]) <= 3 * sigma), values, 0)
+def _gaussians(dx: np.ndarray, dy: np.ndarray, sigma: float) -> np.ndarray:
+    """Return maps (N, H, W) of distances dx (N, W) and dy (N, H) from their peaks."""
+    values = np.exp(-(dx[:, None] ** 2 + dy[..., None] ** 2) / (2 * sigma**2))
+    is_near = (np.abs(dx) <= 3 * sigma)[:, None] & (np.abs(dy) <= 3 * sigma)[..., None]
+    return np.where(is_near, values, 0)
 
 
 def _check_targets(

@@ -57,19 +57,18 @@ def encode_landmarks(
         )
     width, height = heatmap_wh
     maps = np.zeros((len(is_drawn), height, width), dtype=np.float32)
-    for landmark in np.flatnonzero(is_drawn):
-        x, y = np.trunc(landmarks_xy_heatmap[landmark])
-        dx, in_columns = _offsets(x, width, sigma_px)
-        dy, in_rows = _offsets(y, height, sigma_px)
-        values = np.exp(-(dx**2 + dy[:, None] ** 2) / (2 * sigma_px**2))
-        maps[landmark] = np.where(in_columns & in_rows[:, None], values, 0)
+    x, y = np.trunc(landmarks_xy_heatmap[is_drawn]).T
+    dx, in_columns = _offsets(x, width, sigma_px)
+    dy, in_rows = _offsets(y, height, sigma_px)
+    values = np.exp(-(dx[:, None] ** 2 + dy[..., None] ** 2) / (2 * sigma_px**2))
+    maps[is_drawn] = np.where(in_columns[:, None] & in_rows[..., None], values, 0)
     return maps
 
 
-def _offsets(center: float, size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return each pixel's distance from the Gaussian's peak, and whether its patch is there."""
-    first = int(np.trunc(center - 3 * sigma))
-    end = int(np.trunc(center + 3 * sigma + 1))
+def _offsets(centers: np.ndarray, size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return each pixel's distance (N, size) from N peaks, and whether their patches are there."""
+    first = np.trunc(centers - 3 * sigma)[:, None]
+    end = np.trunc(centers + 3 * sigma + 1)[:, None]
     side = int(6 * sigma + 1)
     in_patch = np.arange(size) - first
     is_inside = (in_patch >= 0) & (in_patch < side) & (np.arange(size) < end)

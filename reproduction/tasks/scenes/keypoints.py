@@ -6,7 +6,7 @@ keypoints follow its own axes, and what tells them from the image's is how far i
 mirrored digit is no digit, so that the flip test has no meaning here either.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from reproduction.errors import UserError
 from reproduction.tasks.keypoints.crops import (
     CropBox,
     coco_crop_box,
-    crop_image,
+    crop_images,
     crop_matrix,
     transform_points,
 )
@@ -161,17 +161,25 @@ class ScenePose:
         return Digit(int(scene), int(digit), scaled)
 
     def _batch(self, scenes: Scenes, digits: list[Digit]) -> Batch:
-        images, maps, weights = zip(*(self.example(scenes, d) for d in digits), strict=True)
-        targets = Heatmaps(torch.from_numpy(np.stack(maps)), torch.from_numpy(np.stack(weights)))
-        return batch_of(np.stack(images), np.stack(maps), targets)
+        images, maps, weights = self.examples(scenes, digits)
+        targets = Heatmaps(torch.from_numpy(maps), torch.from_numpy(weights))
+        return batch_of(images, maps, targets)
 
-    def example(self, scenes: Scenes, digit: Digit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a digit's crop (H, W, 3) uint8, target heatmaps and keypoint weights."""
+    def examples(
+        self, scenes: Scenes, digits: Sequence[Digit]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return digits' crops (B, H, W, 3) uint8, target heatmaps and keypoint weights."""
         size = (self.crop_px, self.crop_px)
-        matrix = crop_matrix(digit.box, size)
-        points = scenes.keypoints_xy[digit.scene, digit.place]
-        maps, weights = self.encode(transform_points(points, matrix))
-        return crop_image(scenes.images[digit.scene], matrix, size), maps, weights
+        matrices = np.stack([crop_matrix(digit.box, size) for digit in digits])
+        which, places = np.array([(digit.scene, digit.place) for digit in digits]).T
+        points = transform_points(scenes.keypoints_xy[which, places], matrices)
+        maps, weights = self.encode(points.reshape(-1, 2))  # all keypoints of the batch at once
+        images = crop_images(scenes.images[which], matrices, size)
+        return (
+            images,
+            maps.reshape(*points.shape[:2], *maps.shape[1:]),
+            weights.reshape(points.shape[:2]),
+        )
 
     def encode(self, points_xy_crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return target heatmaps (K, H/4, W/4) and weights (K,) of points in a crop."""
