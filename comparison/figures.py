@@ -12,7 +12,6 @@ from typing import Any, ParamSpec
 import matplotlib.pyplot as plt
 import numpy
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -71,6 +70,8 @@ def divergence(record: Record) -> Figure:
 @_styled
 def training_curves(records: Sequence[Record]) -> Figure:
     """Draw training loss and test accuracy of every training run against epochs."""
+    import seaborn  # takes half a second to import, and no other figure needs it
+
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_IN, 3.1), sharex=True)
     losses, epochs = _curves(records)
     arms = [arm for arm in ARMS if arm in set(epochs["arm"])]

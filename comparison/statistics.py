@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
-from scipy import stats
+import scipy  # loads scipy.stats, which takes half a second, when it is used
 
 ALPHA = 0.05
 RESAMPLES = 10_000
@@ -88,7 +88,7 @@ def tost(
     if min(len(first), len(second)) < 2:
         return _too_few(first, second, margin)
     difference, error, freedom = welch(first, second)
-    reach = float(stats.t.ppf(1 - alpha, freedom)) * error
+    reach = float(scipy.stats.t.ppf(1 - alpha, freedom)) * error
     low, high = difference - reach, difference + reach
     return Equivalence(
         difference=difference,
@@ -112,7 +112,7 @@ def _p_value(distance: float, error: float, freedom: float) -> float:
     """Return the p-value of the nearer margin; without spread the test is a comparison."""
     if error == 0:
         return 0.0 if distance > 0 else 1.0
-    return float(stats.t.sf(distance / error, freedom))
+    return float(scipy.stats.t.sf(distance / error, freedom))
 
 
 def _outcome(low: float, high: float, margin: float) -> str:
@@ -147,7 +147,7 @@ def tost_power(
         return float(abs(true_difference) < margin)
     with numpy.errstate(divide="ignore", invalid="ignore"):
         freedom = total**2 / (parts[0] ** 2 / sizes[0] + parts[1] ** 2 / sizes[1])
-    reach = stats.t.ppf(1 - alpha, freedom) * numpy.sqrt(total)
+    reach = scipy.stats.t.ppf(1 - alpha, freedom) * numpy.sqrt(total)
     return float(numpy.mean(numpy.abs(difference) + reach < margin))
 
 
@@ -161,7 +161,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     if n < 2:
         return Interval(value=mean, low=None, high=None)
     error = float(numpy.std(values, ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * error
     return Interval(value=mean, low=mean - reach, high=mean + reach)
 
 
@@ -233,9 +233,11 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> In
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} of {trials} is no count")
     tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    low = scipy.stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
     high = (
-        stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+        scipy.stats.beta.ppf(1 - tail, successes + 1, trials - successes)
+        if successes < trials
+        else 1.0
     )
     return Interval(value=successes / trials, low=float(low), high=float(high))
 
@@ -249,4 +251,4 @@ def mcnemar(only_first: int, only_second: int) -> float:
     discordant = only_first + only_second
     if not discordant:
         return 1.0
-    return min(1.0, 2 * float(stats.binom.cdf(min(only_first, only_second), discordant, 0.5)))
+    return min(1.0, 2 * float(scipy.stats.binom.cdf(min(only_first, only_second), discordant, 0.5)))

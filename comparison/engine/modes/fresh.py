@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import nn
 
 from comparison.engine.verdict import Finding
@@ -164,7 +164,7 @@ def _least_p(n: int, m: int) -> float:
 
 
 def _drawn_difference(theirs: np.ndarray, ours: np.ndarray, level: float) -> str:
-    test = stats.ks_2samp(theirs, ours, method="auto" if len(ours) < 1000 else "asymp")
+    test = scipy.stats.ks_2samp(theirs, ours, method="auto" if len(ours) < 1000 else "asymp")
     if test.pvalue >= level:
         return ""
     return (
