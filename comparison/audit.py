@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import reference
+from comparison import clock
 from comparison.record import measurement, new_record
 from reference import audit as cleanroom
 
@@ -16,6 +17,7 @@ def run() -> dict[str, Any]:
     Figures for sources that are not there come from the committed record, and are labeled so.
     """
     started = time.perf_counter()
+    clock.enter("work")
     found = cleanroom.run()
     limits = found["limits"]
     source = "CLEANROOM.md, from pairs of independently written networks"

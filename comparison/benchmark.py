@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import reference
-from comparison import arms
+from comparison import arms, clock
 from comparison.record import measurement, new_record
 from comparison.statistics import Interval
 from comparison.study import ARMS
@@ -271,6 +271,7 @@ def run(settings: Any) -> dict[str, Any]:
         arm: arms.build_from_seed(arm, settings.network, CLASSES, settings.seed).to(device)
         for arm in ARMS
     }
+    clock.enter("work")
     rows, rounds = [], []
     for task in tasks(settings.batch_size):
         row, taken = time_task(task, models, settings.image_size, settings.rounds, settings.seed)

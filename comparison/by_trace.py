@@ -7,7 +7,7 @@ a whole family has in one record.
 import time
 from typing import Any
 
-from comparison import traces
+from comparison import clock, traces
 from comparison.engine.measures import finite
 from comparison.engine.verdict import MODES
 from comparison.family import members
@@ -32,6 +32,7 @@ def run(settings: Any, reason: str = ASKED) -> dict[str, Any]:
         traces, or ``not run`` where there are none.
     """
     started = time.perf_counter()
+    clock.enter("work")
     rows = [row for name in members(settings.network) for row in replayed(name)]
     named = Comparison(settings.network, settings.weights, settings.against, settings.steps)
     return new_record(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import reference
-from comparison import arms, family, published
+from comparison import arms, clock, family, published
 from comparison.counting import IMAGE_SIZE, OPERATORS, PARTS, Cost, measure
 from comparison.published import Figure
 from comparison.record import measurement, new_record
@@ -235,7 +235,9 @@ def run(settings: Any) -> dict[str, Any]:
     network = settings.network
     costs = {}
     for arm in ARMS:
+        clock.enter("preparation")
         model = arms.build(arm, network)
+        clock.enter("work")
         costs[arm] = measure(model, arms.name_of(model))
     cost, elsewhere = cost_table(network, costs), elsewhere_table(network, costs)
     return new_record(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import reference
+from comparison import clock
 from comparison.effects import dense, networks, recipe, scores
 from comparison.effects.subjects import Effect, Subjects
 from comparison.record import measurement, new_record
@@ -124,6 +125,7 @@ def run(settings: Any) -> dict[str, Any]:
     """
     started = time.perf_counter()
     subjects = Subjects(settings.network, settings.seed)
+    clock.enter("work")
     sizes, drops = networks.sizes_table(subjects), recipe.schedule_table(TrainConfig())
     effects = {n: measure() for n, measure in measurable(subjects, sizes, drops).items()}
     rows = [row(n, statement, effects.get(n)) for n, statement in statements().items()]

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 import reference
-from comparison import by_trace, pairing, parameters, traces
+from comparison import by_trace, clock, pairing, parameters, traces
 from comparison.engine.compare import complete, report_of
 from comparison.engine.examine import Examined, examine
 from comparison.engine.free import LOST, horizon, run_free
@@ -88,6 +88,7 @@ def run(settings: parameters.Settings) -> dict[str, Any]:
             pair = pairing.pair_of(settings)
         except ReferenceAbsent as absent:  # which the stand-in of classification never is
             return by_trace.run(settings, str(absent))
+        clock.enter("work")
         outcome = compare_pair(pair, settings)
         tables = _tables(outcome, _replayed(pair, settings))
     named = Comparison(settings.network, settings.weights, settings.against, settings.steps)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 import reference
-from comparison import arms, dense_cost
+from comparison import arms, clock, dense_cost
 from comparison.record import measurement, new_record
 from comparison.study import ARMS, DENSE
 from reference.errors import ReferenceAbsent
@@ -130,6 +130,7 @@ def run(settings: Any) -> dict[str, Any]:
         The record: tables ``dense_networks`` and ``dense_cost``.
     """
     started = time.perf_counter()
+    clock.enter("work")  # a network is counted as soon as it is built
     names = members(settings.network)
     networks = [network_row(name) for name in names]
     extra = dense_cost.UNCONFIGURED if settings.network == DENSE else {}

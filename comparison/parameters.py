@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comparison import clock
 from comparison.mutation.plan import PLANS
 from comparison.study import (
     AGAINST,
@@ -153,6 +154,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     if "get_ipython" in namespace:  # the last moment at which the network is there
         obtain(data)
         confinement.enter(values["results_dir"])
+    clock.begin()
     return Settings(notebook=notebook, **values)
 
 

@@ -22,7 +22,7 @@ import jsonschema
 import numpy
 import torch
 
-from comparison import ledger
+from comparison import clock, ledger
 from comparison.study import ROOT
 from reference import confinement
 from reproduction import UserError
@@ -60,6 +60,18 @@ _MEASUREMENT: dict[str, Any] = {
     },
     "additionalProperties": False,
 }
+_JOB: dict[str, Any] = {  # `comparison.clock`; records made before it lack it
+    "type": "object",
+    "required": ["started_unix_s", "wall_s", "cpu_s", "phases_s"],
+    "properties": {
+        "phases_s": {
+            "type": "object",
+            "required": list(clock.PHASES),
+            "additionalProperties": {"type": "number", "minimum": 0},
+        },
+    },
+    "additionalProperties": {"type": "number", "minimum": 0},
+}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": [
@@ -88,7 +100,11 @@ SCHEMA: dict[str, Any] = {
             "required": ["outcome", "reason"],
             "properties": {"outcome": {"enum": list(OUTCOMES)}, "reason": _TEXT},
         },
-        "provenance": {"type": "object", "required": ["commit", "dirty", "command", "wall_s"]},
+        "provenance": {
+            "type": "object",
+            "required": ["commit", "dirty", "command", "wall_s"],
+            "properties": {"job": _JOB},
+        },
         "sha256": _TEXT,
     },
     "additionalProperties": False,
@@ -154,6 +170,7 @@ def new_record(
     Raises:
         RecordError: The parts do not make a valid record.
     """
+    clock.enter("writing")
     config = json.loads(json.dumps(parameters, sort_keys=True))
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -182,6 +199,7 @@ def write_record(results_dir: str | Path, record: dict[str, Any]) -> Path:
             taken (the standard study), or cannot be written.
     """
     _validate(record, f"the record {record.get('case')}/{record.get('run_id')}")
+    record = _closed(record)
     folder = ROOT / results_dir / "records" / record["case"]
     if Path(results_dir).name == "standard" and record["provenance"]["dirty"]:
         raise RecordError(
@@ -200,6 +218,16 @@ def write_record(results_dir: str | Path, record: dict[str, Any]) -> Path:
             "writable or choose another results_dir, and run again"
         ) from error
     return path
+
+
+def _closed(record: dict[str, Any]) -> dict[str, Any]:
+    """Charge the time since a record was made, in which its tables were shown, to its job."""
+    job = clock.summary()
+    if record["provenance"].get("job", {}).get("started_unix_s") != job["started_unix_s"]:
+        return record  # of another job, or made before jobs kept account
+    content = {key: entry for key, entry in record.items() if key != "sha256"}
+    content["provenance"] = {**record["provenance"], "job": job}
+    return {**content, "sha256": _digest(content)}
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -270,6 +298,7 @@ def provenance(wall_s: float, command: str = "") -> dict[str, Any]:
         "command": command or _command(),
         "wall_s": wall_s,
         "peak_memory_mib": _peak_memory_mib(),
+        "job": clock.summary(),
     }
 
 

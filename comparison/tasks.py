@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import reference
-from comparison import arms, dense_arms
+from comparison import arms, clock, dense_arms
 from comparison.parameters import Settings
 from comparison.record import measurement, new_record
 from comparison.snapshots import snapshots
@@ -78,6 +78,7 @@ def run(settings: Settings) -> dict[str, Any]:
     task = plan.make(train_scenes, test_scenes)
     start_sha256 = weights_digest(model)
     folder = settings.results_dir / "checkpoints" / run_id(settings)
+    clock.enter("work")
     result: TrainResult[Labeled | Located | Detected]
     result = train(model, task, recipe, seed=settings.seed, out_dir=folder, device=device)
     save_tensors(arms.official_state(model), folder / WEIGHTS)
@@ -248,6 +249,7 @@ def _measurements(
         measurement("steps", sum(row["steps"] for row in result.history), "steps"),
         measurement("train_wall_s", last["wall_s"], "s"),
         measurement("resumed", result.resumed, "flag"),
+        measurement("data_share", result.data_share, "share of the steps' time"),
         measurement("batches_sha256", result.batches_sha256, "digest"),
     ]
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import reference
-from comparison import arms
+from comparison import arms, clock
 from comparison.exchange import Exchange, exchange
 from comparison.parameters import Settings
 from comparison.record import measurement, new_record
@@ -59,6 +59,7 @@ def run(settings: Settings) -> dict[str, Any]:
     folder = settings.results_dir / "checkpoints" / run_id
     start_sha256 = weights_digest(model)
     task = Classification(dataset)
+    clock.enter("work")
     result = train(
         model, task, config, seed=settings.seed, out_dir=folder, device=device, form=form
     )
@@ -151,7 +152,7 @@ def _inputs(dataset: Dataset, model: nn.Module, start_sha256: str) -> dict[str, 
 
 
 def _form(form: Form) -> dict[str, Any]:
-    """Say which form ran, and by which table; a shape that the table lacks runs in the eager one."""
+    """Say which form ran, by which table; a shape that it lacks runs in the eager one."""
     return {"form": asdict(form), "forms_table_sha256": table_sha256()}
 
 
@@ -168,6 +169,7 @@ def _measurements(result: TrainResult[Evaluation], exchanged: Exchange) -> list[
         measurement("steps", steps, "steps"),
         measurement("train_wall_s", last["wall_s"], "s"),
         measurement("resumed", result.resumed, "flag"),
+        measurement("data_share", result.data_share, "share of the steps' time"),
         measurement("batches_sha256", result.batches_sha256, "digest"),
         *(measurement(f"flips_{name}", value, "images", n=count) for name, value in flips.items()),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 import reference
-from comparison import parameters
+from comparison import clock, parameters
 from comparison.mutation import trial
 from comparison.mutation.baselines import comparison_rows
 from comparison.mutation.plan import PLANS
@@ -38,6 +38,7 @@ def run(settings: parameters.Settings) -> dict[str, Any]:
         A record with the tables of `TABLES`.
     """
     start = time.perf_counter()
+    clock.enter("work")
     with one_thread():
         found = trial.run(PLANS[settings.plan], settings.seed)
     tables = tables_of(found)
