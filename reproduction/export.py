@@ -1,8 +1,8 @@
 """Networks as ONNX files: `python -m reproduction.export --network NAME --out FILE.onnx`.
 
-What is written is the deploy form: folded, eval only, any batch size, one image size. The weights
-are stored in the file itself. A file is written whole or not at all, after onnx.checker has passed
-it.
+What is written is the deploy form in float32: folded, eval only, for one image size and any batch
+size. The weights are in the file itself. A file is written whole or not at all, after onnx.checker
+has passed it, and says which network it holds and the digest of its weights.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reproduction.checkpoints import load_checkpoint
 from reproduction.deploy import DeployForm, fold
@@ -29,15 +30,21 @@ IMAGES = "images"
 
 
 def export_onnx(
-    model: nn.Module, example: torch.Tensor, path: str | Path, *, network: str = ""
+    model: nn.Module,
+    example: torch.Tensor,
+    path: str | Path,
+    *,
+    network: str = "",
+    batch: int | None = None,
 ) -> Path:
     """Write the deploy form of a network as an ONNX file, whole or not at all.
 
     Args:
-        model: A network, or a deploy form of one in float32.
-        example: (B, C, H, W), B at least 2; only H and W are fixed in the file.
+        model: A network, or its deploy form in float32; it stays as it is.
+        example: (B, C, H, W): C, H and W are fixed in the file.
         path: The file to write; its folder must exist.
         network: Name to note in the file.
+        batch: The one batch size that the file takes; any unless given.
 
     Returns:
         The path.
@@ -46,10 +53,12 @@ def export_onnx(
         UserError: The folder is missing, or the network cannot be folded or exported.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise UserError(f"folder {path.parent} does not exist; make it, or give another --out")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"{path} cannot be written: give a file in a folder that exists")
     form = model if isinstance(model, DeployForm) else fold(model)
-    content = _content(form, example, network)
+    if form.dtype != torch.float32:
+        raise UserError(f"the deploy form is in {form.dtype}; export one in float32")
+    content = _content(form, example, network, batch)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)
@@ -59,16 +68,30 @@ def export_onnx(
     return path
 
 
-def _content(form: DeployForm, example: torch.Tensor, network: str) -> bytes:
+def weights_sha256(model: nn.Module) -> str:
+    """Digest the names, shapes and float32 values of a network's state."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _content(form: DeployForm, example: torch.Tensor, network: str, batch: int | None) -> bytes:
     """Return the checked bytes of an ONNX file."""
     import onnx
 
-    proto = _traced(form, example).model_proto
+    # A batch of one would be taken for a constant.
+    images = torch.zeros(batch or 2, *example.shape[1:])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        form(images)  # what the network does not take ends here, in its own sentence
+    proto = _traced(form, images, batch).model_proto
     facts = {
         "network": network,
         "weights_sha256": weights_sha256(form),
         "opset": str(OPSET),
         "precision": "float32",
+        "batch": str(batch or "any"),
         "image_size": "x".join(str(side) for side in example.shape[-2:]),
     }
     onnx.helper.set_model_props(proto, facts)
@@ -76,50 +99,63 @@ def _content(form: DeployForm, example: torch.Tensor, network: str) -> bytes:
     return proto.SerializeToString()
 
 
-def _traced(form: DeployForm, example: torch.Tensor) -> Any:
-    sizes = {0: torch.export.Dim(BATCH, min=1)}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        return torch.onnx.export(
-            form,
-            (example,),
-            input_names=[IMAGES],
-            opset_version=OPSET,
-            dynamo=True,
-            dynamic_shapes=(sizes,),
-            verbose=False,
-        )
+def _traced(form: DeployForm, images: torch.Tensor, batch: int | None) -> Any:
+    """Trace a form; the exporter's chatter is kept back.
 
-
-def weights_sha256(model: nn.Module) -> str:
-    """Digest all names and values of a network's state."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    Raises:
+        UserError: The exporter cannot express the network.
+    """
+    sizes = None if batch else ({0: torch.export.Dim(BATCH)},)
+    quiet = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
+    try:
+        with warnings.catch_warnings(), quiet[0], quiet[1]:
+            warnings.simplefilter("ignore")
+            return torch.onnx.export(
+                form,
+                (images,),
+                input_names=[IMAGES],
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes=sizes,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises many types
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"a {type(form.network).__name__} cannot be written as ONNX ({type(error).__name__}: "
+            f"{said}): run it in PyTorch"
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; a user's mistake becomes one sentence and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m reproduction.export", description=__doc__)
     parser.add_argument("--network", required=True, help="official name, e.g. cls_hrnet_w18")
-    parser.add_argument("--weights", help="weights file; random weights unless given")
-    parser.add_argument("--image-size", type=int, nargs="+", default=[224], help="H, or H W")
-    parser.add_argument("--batch", type=int, default=2, help="batch of the example")
+    parser.add_argument("--classes", type=int, help="the official number unless given")
+    parser.add_argument("--weights", help="weights file; freshly initialized unless given")
+    parser.add_argument("--image-size", type=int, nargs="+", default=[224], help="side, or H W")
+    parser.add_argument("--batch", type=int, help="the one batch size of the file; any by default")
     parser.add_argument("--out", required=True, help="the ONNX file to write")
-    given = parser.parse_args(arguments)
     try:
-        model = build_network(given.network)
-        if given.weights:
-            load_checkpoint(model, given.weights)
-        height, width = given.image_size[0], given.image_size[-1]
-        example = torch.zeros(given.batch, 3, height, width)
-        print(export_onnx(model, example, given.out, network=given.network))
-    except UserError as error:
+        print(_export(parser.parse_args(arguments)))
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _export(given: argparse.Namespace) -> Path:
+    height, width = given.image_size[0], given.image_size[-1]
+    if len(given.image_size) > 2 or min(height, width) < 1 or (given.batch or 1) < 1:
+        raise UserError(
+            f"image size {given.image_size} and batch {given.batch}: give one or two numbers of "
+            "pixels and a batch, all at least 1"
+        )
+    model = build_network(given.network, num_classes=given.classes)
+    if given.weights:
+        load_checkpoint(model, given.weights)
+    example = torch.zeros(1, 3, height, width)
+    return export_onnx(model, example, given.out, network=given.network, batch=given.batch)
 
 
 if __name__ == "__main__":
