@@ -38,7 +38,9 @@ DATA_FILES = {
     "comparison/published.py": ("comparison/published.toml",),
     "reference/pins.py": ("reference/pins.toml",),
     "reference/recorded.py": ("reference/traces/*",),
+    "reproduction/forms.py": ("reproduction/training_forms.toml",),
     "reproduction/published_recipes.py": ("reproduction/published_recipes.toml",),
+    "reproduction/runtimes.py": ("reproduction/runtimes.toml",),
 }
 # Modules that notebooks import to show a result: they cannot change it.
 DISPLAY = (

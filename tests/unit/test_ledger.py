@@ -9,7 +9,7 @@ import pytest
 from comparison import freshness, ledger
 from comparison import record as records
 from comparison.ledger import LedgerError
-from comparison.record import read_records, write_record
+from comparison.record import read_record, read_records, write_record
 from tests.synthetic import training
 from tests.unit.test_record import example
 
@@ -38,9 +38,9 @@ def test_a_record_that_was_sealed_again_is_refused(tmp_path: Path, told: str) ->
 def test_only_the_last_record_of_a_job_counts(tmp_path: Path) -> None:
     path = write_record(tmp_path, example())
     better = path.read_bytes()
-    again = example(wall_s=2.0)
-    write_record(tmp_path, again)
+    again = read_record(write_record(tmp_path, example(wall_s=2.0)))
     assert read_records(tmp_path) == [again]
+    assert again["provenance"]["wall_s"] == 2.0
     assert [entry["run_id"] for entry in ledger.read(tmp_path)] == 2 * ["cls_hrnet_w18"]
     path.write_bytes(better)
     with pytest.raises(LedgerError, match="is not the last record of its job, which was made"):
