@@ -20,6 +20,8 @@ PY := $(VENV)/bin/python
 LOCK_HASH := $(shell { sha256sum requirements.lock 2>/dev/null || shasum -a 256 requirements.lock; } | cut -c1-16)
 STAMP := $(VENV)/.installed-$(LOCK_HASH)
 CUDA_LINES := ^(cuda-|nvidia-|triton==)
+# A launch ends with the make that started it, where the system can do that (Linux).
+MORTAL := $(shell command -v setpriv > /dev/null 2>&1 && echo setpriv --pdeathsig TERM)
 PIP_NOISE := is ignored: it is 
 
 # Only what a set-up made may be removed; a half-made .venv is one, a conda environment is not.
@@ -58,7 +60,7 @@ $(STAMP):
 	@touch "$@"
 
 report: $(STAMP) ## from nothing to reports/report.pdf: the quick study, or STUDY=
-	@"$(PY)" -m workflow.launch report --study "$(STUDY)"
+	@$(MORTAL) "$(PY)" -m workflow.launch report --study "$(STUDY)"
 
 test: $(STAMP) ## the fast tests
 	@"$(PY)" -m pytest $(PYTEST_ARGS)
@@ -76,7 +78,7 @@ verify: $(STAMP) ## tables and figures again from the records; any difference fa
 
 claim: $(if $(ID),$(STAMP)) ## one claim of the report again: make claim ID=C1
 	@[ -n "$(ID)" ] || { echo "which claim? README.md lists them: make claim ID=C1" >&2; exit 2; }
-	@"$(PY)" -m workflow.launch claim "$(ID)" --study "$(STUDY)"
+	@$(MORTAL) "$(PY)" -m workflow.launch claim "$(ID)" --study "$(STUDY)"
 
 lab: $(STAMP) ## JupyterLab on this machine only; the address it prints carries its token
 	@"$(PY)" -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.port=$(PORT) --ServerApp.root_dir="$(CURDIR)" \

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -91,7 +90,7 @@ def save(
     Raises:
         UserError: The disk is full, the folder cannot be written, or a weight is not finite.
     """
-    content = {
+    content: dict[str, Any] = {
         "identity": identity,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -142,10 +141,10 @@ def content_digest(content: Any) -> str:
     return total.hexdigest()
 
 
-def _parts(content: Any) -> Iterator[bytes | np.ndarray]:
+def _parts(content: Any) -> Iterator[bytes | memoryview]:
     if isinstance(content, torch.Tensor):
         yield f"{content.dtype} {tuple(content.shape)}".encode()
-        yield content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        yield content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     elif isinstance(content, Mapping):
         for key, value in content.items():
             yield f"{key!r}:".encode()

@@ -5,7 +5,6 @@ The command line is papermill's own: ``python -m workflow.execute INPUT OUTPUT -
 
 import os
 import secrets
-import sys
 from pathlib import Path
 
 from papermill.__main__ import papermill
@@ -34,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

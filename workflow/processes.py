@@ -73,7 +73,8 @@ def descendants(pid: int) -> set[int]:
         ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
     ).stdout
     pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found, waiting = set(), [pid]
+    found: set[int] = set()
+    waiting = [pid]
     while waiting:
         parent = waiting.pop()
         children = {child for child, of in pairs if of == parent} - found

@@ -105,16 +105,23 @@ def test_a_wrong_split_or_batch_size_gets_a_sentence(digits: Dataset) -> None:
 
 @pytest.mark.fault(
     "truncated or bit-flipped data file",
-    how="one of Fashion-MNIST's files with other bytes than the pinned digest says",
+    how="a file cut in half or with one bit flipped, beside the pinned digest of the whole one",
     told="the file is damaged or not Fashion-MNIST's; remove it and fetch it again",
     kept="nothing is trained on damaged data; checkpoints and records stay",
 )
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
 def test_a_damaged_fashion_mnist_file_is_refused_with_both_digests(
-    tmp_path: Path, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, how: str
 ) -> None:
-    name, expected = next(iter(sources.FASHION_MNIST_FILES.items()))
-    (tmp_path / name).write_bytes(b"damaged")
-    found = hashlib.sha256(b"damaged").hexdigest()
+    content = bytearray(range(200))
+    expected = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(sources, "FASHION_MNIST_FILES", {"images.gz": expected})
+    (tmp_path / "images.gz").write_bytes(content)
+    assert sources._checked_folder(tmp_path) == tmp_path
+    content[100] ^= 4
+    damaged = content[: 200 if how == "bit-flipped" else 100]
+    (tmp_path / "images.gz").write_bytes(damaged)
+    found = hashlib.sha256(damaged).hexdigest()
     with pytest.raises(UserError, match=f"{found}, expected {expected}: {told}"):
         load_dataset(f"fashion_mnist:{tmp_path}")
 
