@@ -93,3 +93,9 @@ def construct(kind: Callable[[shims.Settings], Any], path: Path, pin: NetworkPin
             f"{path.name} lacks {error.args[0]}, which {pin.file} of {pin.repository} reads; give "
             f"a yaml file of that repository, such as {pin.config}"
         ) from error
+    except Exception as error:  # whatever the official code makes of values of another kind
+        told = " ".join(str(error).split())[:200]
+        raise ReferenceUnavailable(
+            f"{path.name} is not accepted by {pin.file} ({type(error).__name__}: {told}); give "
+            f"values as in {pin.config}"
+        ) from error

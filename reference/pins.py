@@ -5,6 +5,7 @@ Nothing here opens an official file; `store.py` does that, and only to hash it.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +14,8 @@ from typing import Any
 
 from reference.errors import ReferenceUnavailable
 
+FILE_NAME = re.compile(r"\w[\w.@/+-]*")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 PINS_PATH = Path(__file__).parent / "pins.toml"
 
 
@@ -159,19 +162,35 @@ def load_pins(path: Path = PINS_PATH) -> Pins:
 
     Args:
         path: the TOML file; the committed one unless a test brings its own.
+
+    Raises:
+        ReferenceUnavailable: it is damaged, lacks an entry, or names a file that lies elsewhere.
     """
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Pins(
-        repositories=tuple(_repository(entry) for entry in table["repository"]),
-        standin=StandInPin(**_with_tuple_of_shims(table["standin"])),
-        networks={name: _network(name, entry) for name, entry in table["network"].items()},
-        wheels=tuple(_repository(entry) for entry in table["wheel"]),
-    )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Pins(
+            repositories=tuple(_repository(entry) for entry in table["repository"]),
+            standin=StandInPin(**_with_tuple_of_shims(table["standin"])),
+            networks={name: _network(name, entry) for name, entry in table["network"].items()},
+            wheels=tuple(_repository(entry) for entry in table["wheel"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ReferenceUnavailable(
+            f"{path.name} holds no pins ({type(error).__name__}: {told}); restore it from version "
+            "control"
+        ) from error
 
 
 def _repository(entry: dict) -> RepositoryPin:
     files = tuple(FilePin(**_with_tuple_of_shims(file)) for file in entry["file"])
-    return RepositoryPin(files=files, **{k: v for k, v in entry.items() if k != "file"})
+    pin = RepositoryPin(files=files, **{k: v for k, v in entry.items() if k != "file"})
+    for name in (pin.key, *(file.path for file in files)):
+        if not FILE_NAME.fullmatch(name) or ".." in name.split("/"):
+            raise ValueError(f"{name!r} is no path inside of a repository")
+    if not all(DIGEST.fullmatch(file.sha256) for file in files):
+        raise ValueError(f"{pin.key} has a file without SHA-256")
+    return pin
 
 
 def _network(name: str, entry: dict) -> NetworkPin:

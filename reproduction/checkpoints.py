@@ -256,7 +256,26 @@ def load_torch(path: Path) -> Any:
         packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
         if packed or sum(member.file_size for member in members) > path.stat().st_size:
             raise zipfile.BadZipFile("PyTorch stores its files as they are; these are compressed")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    _check_size(content, path.stat().st_size)
+    return content
+
+
+def _check_size(content: Any, size: int) -> None:
+    """Refuse what stands for more than a file of `size` bytes can hold, such as repeated lists."""
+    waiting, seen = [content], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if isinstance(value, torch.Tensor):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError("a tensor is larger than what is stored of it")
+        elif isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            waiting.extend(value)
+        if seen + len(waiting) > size:
+            raise ValueError("it has more values than bytes")
 
 
 def _read(path: Path) -> Mapping[str, torch.Tensor]:

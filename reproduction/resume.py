@@ -157,6 +157,10 @@ def _parts(content: Any) -> Iterator[bytes | memoryview]:
         yield f"{content!r},".encode()
 
 
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+
+
 def load(
     folder: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, str] | None:
@@ -179,16 +183,20 @@ def load(
         except FileNotFoundError:
             continue
         except Exception as error:  # damaged bytes raise many types
-            damaged[path] = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+            damaged[path] = _brief(error)
             continue
-        if content["identity"] != identity:
+        if content.get("identity") != identity:
             raise UserError(
                 f"{folder} holds another run (network, data, recipe or seed differ): remove it "
                 "or choose another results_dir"
             )
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        progress = Progress(**content["progress"])
+        try:
+            model.load_state_dict(content["model"])
+            optimizer.load_state_dict(content["optimizer"])
+            progress = Progress(**content["progress"])
+        except Exception as error:  # what is sealed may still hold other things
+            damaged[path] = _brief(error)
+            continue
         return progress, _put_aside(damaged, progress)
     if damaged:
         told = "; ".join(f"{path.name}: {why}" for path, why in damaged.items())

@@ -143,8 +143,22 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
-        """Read a report back; what was not finite is infinite."""
-        content = json.loads(text)
+        """Read a report back; what was not finite is infinite.
+
+        Raises:
+            UserError: The text is no report.
+        """
+        try:
+            return cls._from_plain(json.loads(text))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"this is no report ({type(error).__name__}: {told}): give the text of a .json "
+                "file that was saved by a comparison"
+            ) from error
+
+    @classmethod
+    def _from_plain(cls, content: dict[str, Any]) -> "Report":
         content = {name: content[name] for name in cls.__dataclass_fields__}
         content["modes"] = tuple(ModeVerdict(**_tuples(v)) for v in content["modes"])
         content["origins"] = tuple(Origin(**_tuples(v)) for v in content["origins"])

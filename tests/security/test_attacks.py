@@ -99,6 +99,14 @@ def endless_tensor(path: Path, marker: Path) -> Path:
     return path
 
 
+def endless_lists(path: Path, marker: Path) -> Path:
+    content: list = []
+    for _ in range(60):
+        content = [content, content]
+    torch.save({"identity": content, "conv1.weight": torch.zeros(1)}, path)
+    return path
+
+
 def lying_header(path: Path, marker: Path) -> Path:
     path.write_bytes(struct.pack("<Q", 2**63 - 1) + b"{}" + bytes(64))
     return path
@@ -123,6 +131,7 @@ CHECKPOINTS = [
     (torch_pickle, "w.pth"),
     (zip_bomb, "w.pt"),
     (endless_tensor, "w.pt"),
+    (endless_lists, "w.pt"),
     (lying_header, "w.safetensors"),
     (lying_sizes, "w.safetensors"),
     (lying_offsets, "w.safetensors"),
@@ -152,10 +161,10 @@ def test_a_pickle_opened_as_pickles_are_would_have_acted(tmp_path: Path, marker:
 def test_a_hostile_checkpoint_to_resume_from_is_refused(tmp_path: Path, marker: Path) -> None:
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for make in (torch_pickle, zip_bomb):
-        path = make(tmp_path / "last.pt", marker)
+    for make in (torch_pickle, zip_bomb, endless_tensor, endless_lists):
+        make(tmp_path / resume.CHECKPOINT, marker)
         with pytest.raises(UserError, match="damaged"):
-            resume.load(path, "identity", model, optimizer)
+            resume.load(tmp_path, "identity", model, optimizer)
     assert not marker.exists()
 
 

@@ -68,7 +68,12 @@ def parse_data(data: str) -> DataName:
         raise UserError(f"data {data!r} names a folder, but digits comes with scikit-learn")
     if name == "image_folder" and not folder:
         raise UserError("data 'image_folder' needs a folder: write image_folder:PATH")
-    return DataName(name, Path(folder).expanduser() if folder else None)
+    try:
+        return DataName(name, Path(folder).expanduser() if folder else None)
+    except RuntimeError:
+        raise UserError(
+            f"data {data!r} names the home of somebody unknown; give the path"
+        ) from None
 
 
 def obtain(data: DataName) -> None:
