@@ -293,6 +293,7 @@ class TrainConfig:
     optimizer: ClassVar[str] = "sgd"
     schedule: ClassVar[str] = "step"
     power: ClassVar[float] = 1.0
+    sync_norm: ClassVar[bool] = False
 
     learning_rate: float = _cited(
         0.05, paper="0.1", reference="0.05", source="yaml TRAIN.LR; paper appendix B (batch 256)"

@@ -90,6 +90,7 @@ class PublishedRecipe:
             gamma=self.get("gamma", 0.1),
             power=self.get("power", 0.9),
             head_rate_factor=self.get("head_rate_factor", 1.0),
+            sync_norm=self["sync_norm"],
             source=f"published recipe {self.name}",
         )
 

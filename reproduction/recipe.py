@@ -29,6 +29,7 @@ class Recipe:
         gamma: Of ``step``: the factor by which it falls.
         power: Of ``poly``.
         head_rate_factor: The rate of the head, as a multiple of the body's.
+        sync_norm: Whether batch normalization on several devices sees the images of all.
         source: Where the values come from.
     """
 
@@ -44,6 +45,7 @@ class Recipe:
     gamma: float = 0.1
     power: float = 0.9
     head_rate_factor: float = 1.0
+    sync_norm: bool = False
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ checkpoint, which lies at most `CHECKPOINT_EVERY` steps back, and ends with the 
 """
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from reproduction import resume
+from reproduction import distributed, resume
 from reproduction.config import TrainConfig
+from reproduction.distributed import Group
 from reproduction.divergence import Diverged, first_not_finite
 from reproduction.errors import UserError
 from reproduction.forms import EAGER, Form, prepare
@@ -203,52 +205,53 @@ def train(
         UserError: `out_dir` holds another run or a damaged checkpoint, or the loss diverged.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
+    last, peers = out_dir / resume.CHECKPOINT, distributed.current()
+    task = peers.shared(task)
     identity = resume.run_identity(model, task, config, seed, form.identity())
     prepare(model.to(device).train(), form)
     optimizer = make_optimizer(model, config, fused=form.fused_optimizer)
+    shared = peers.wrapped(model, config.sync_norm, device)
     progress = Progress(0, 0, 0.0, {}, 0, "", 0.0, [], [], [])
     found = resume.load(out_dir, identity, model, optimizer)
     if found:
         progress, told = found
         if told:
             tqdm.write(told)
+    peers.agree(progress.epoch, progress.step, device=device)
 
     final: ResultT | None = None
     times = StepTimes()
+    order = {"seed": seed, "batch_size": config.batch_size}
     steps = task.steps(config.batch_size)
     total = config.epochs * steps
-    bar = tqdm(total=total, disable=not show_progress, unit="step", mininterval=2)
+    hidden = not (show_progress and peers.leads)
+    bar = tqdm(total=total, disable=hidden, unit="step", mininterval=2)
     bar.update(progress.epoch * steps + progress.step)
     while progress.epoch < config.epochs:
         started = time.perf_counter()
-        batches = task.batches(
-            "train",
-            seed=seed,
-            epoch=progress.epoch,
-            batch_size=config.batch_size,
-            start=progress.step,
-        )
+        batches = task.batches("train", **order, epoch=progress.epoch, start=progress.step)
         for batch in times.watch(batches):
             rate = learning_rate(config, progress.epoch * steps + progress.step, total)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("rate_factor", 1.0)
             # What is drawn within a step, as dropout is, follows from its place in the run.
-            torch.manual_seed(_noise_seed(seed, progress))
+            torch.manual_seed(_noise_seed(seed, progress, peers))
             try:
-                result = train_step(model, batch.to(device), optimizer, task.loss, form)
+                result = train_step(shared, batch.to(device), optimizer, task.loss, form)
             except Diverged as problem:
                 raise resume.stopped(problem, out_dir, progress) from None
-            _count(progress, result, batch.digest)
+            _count(progress, _of_all(peers, result, device), batch.digest)
             bar.update()
             if progress.step % CHECKPOINT_EVERY == 0 and progress.step < steps:
                 progress.wall_s += time.perf_counter() - started
                 started = time.perf_counter()
-                resume.save(out_dir / resume.CHECKPOINT, identity, model, optimizer, progress)
+                peers.write(resume.save, last, identity, model, optimizer, progress)
+        peers.share_buffers(model)
         final = task.evaluate(model, device)
         progress.wall_s += time.perf_counter() - started
         _finish_epoch(progress, rate, final)
-        resume.save(out_dir / resume.CHECKPOINT, identity, model, optimizer, progress)
-        resume.write_log(out_dir / resume.LOG, progress.history)
+        peers.write(resume.save, last, identity, model, optimizer, progress)
+        peers.write(resume.write_log, out_dir / resume.LOG, progress.history)
     bar.close()
     final = final or task.evaluate(model, device)
     prepare(model, EAGER)
@@ -257,9 +260,19 @@ def train(
     )
 
 
-def _noise_seed(seed: int, progress: Progress) -> int:
-    place = f"{seed} {progress.epoch} {progress.step}"
+def _noise_seed(seed: int, progress: Progress, peers: Group) -> int:
+    place = f"{seed} {progress.epoch} {progress.step}" + f" {peers.rank}" * (peers.rank > 0)
     return int(hashlib.sha256(place.encode()).hexdigest()[:15], 16)
+
+
+def _of_all(peers: Group, step: StepResult, device: torch.device) -> StepResult:
+    """Put together what the processes of a group measured in one step."""
+    if peers.ranks == 1:
+        return step
+    own = (step.loss * step.images, step.images, *step.counts.values())
+    loss, images, *counts = peers.sum(*own, device=device)
+    named = zip(step.counts, map(int, counts), strict=True)
+    return StepResult(loss / images, dict(named), int(images))
 
 
 def _count(progress: Progress, result: StepResult, digest: str) -> None:
@@ -291,3 +304,9 @@ def _finish_epoch(progress: Progress, rate: float, reached: Result) -> None:
     )
     progress.epoch += 1
     progress.step, progress.loss_sum, progress.counts, progress.count = 0, 0.0, {}, 0
+
+
+if __name__ == "__main__":
+    from reproduction.command import main
+
+    sys.exit(main())

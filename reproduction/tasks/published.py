@@ -10,8 +10,9 @@
 ...     task = published_task(recipe, coco)
 ...     return train(network, task, recipe.training(), seed=0, out_dir=out_dir, device=device)
 
-The images of all the recipe's GPUs make one batch on one device. Batch normalization then sees all
-of them, as SyncBatchNorm does; in recipes without it, each GPU saw its own alone.
+On one device the images of all the recipe's GPUs make one batch. Batch normalization then sees all
+of them, as SyncBatchNorm does; in recipes without it, each GPU saw its own alone, which as many
+processes repeat (`reproduction.distributed`).
 """
 
 from dataclasses import replace
