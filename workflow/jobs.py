@@ -98,10 +98,10 @@ class Job:
 
     def trigger(self, reference: str) -> str:
         """Return what the record depends on, as text: changed text means that it must run again."""
-        files = sources(self.notebook) if self.notebook else audit_sources()
         called = json.dumps(self.parameters, sort_keys=True)
         data = images_state(str(self.parameters.get("data", "")))
-        return f"{called} source {digest(files)[:16]} reference {reference}{data}"
+        source = _source_digest(self.notebook)[:16]
+        return f"{called} source {source} reference {reference}{data}"
 
     def arguments(self) -> str:
         """Return the parameters as papermill's command line takes them."""
@@ -127,9 +127,9 @@ def threads_for(job: Job, cores: int) -> int:
     return cores if job.threads == ALL_CORES else min(job.threads, cores)
 
 
-def memory_for(job: Job) -> int:
+def memory_for(job: Job, usable_mib: int) -> int:
     """Give a job its memory; one that wants more than there is runs alone, and may do."""
-    return min(job.memory_mib, memory.usable_mib())
+    return min(job.memory_mib, usable_mib)
 
 
 def concurrent_jobs(job: Job, cores: int) -> int:
@@ -247,6 +247,12 @@ def sources(entry: str, root: Path = ROOT, without: Collection[str] = DISPLAY) -
         if root / module in found:
             found.update(path for pattern in patterns for path in root.glob(pattern))
     return sorted(found)
+
+
+@cache
+def _source_digest(notebook: str) -> str:
+    """Hash what a notebook's record, or the audit's, depends on; once for all jobs that run it."""
+    return digest(sources(notebook) if notebook else audit_sources())
 
 
 def audit_sources(root: Path = ROOT) -> list[Path]:

@@ -16,9 +16,10 @@ from typing import TextIO
 
 from comparison import products
 from comparison.study import ROOT, Study, StudyError, known_studies, load_study
-from workflow import memory, processes
+from workflow import cluster, processes
+from workflow.cluster import Place
 from workflow.failures import Failure, failures_of, logs_of, note_failures
-from workflow.jobs import PACKAGES, Job, available_cores, jobs_of
+from workflow.jobs import PACKAGES, Job, jobs_of
 from workflow.lock import note_holder, only_launch
 
 SNAKEMAKE_LOCKS = ROOT / ".snakemake" / "locks"
@@ -27,13 +28,13 @@ NOTHING_TO_DO = "Nothing to be done"
 SHOWN = re.compile(r"^(Job \d+: |\d+ of \d+ steps)")
 
 
-def report(study: Study, cores: int) -> int:
+def report(study: Study, place: Place) -> int:
     """Bring a study's report up to date; the exit status is 0 only if every job succeeded."""
     with only_launch() as lock:
         before = logs_of(study)
-        print(f"study {study.name!r}: {len(jobs_of(study))} records, on {cores} cores", flush=True)
+        print(f"study {study.name!r}: {len(jobs_of(study))} records, on {place}", flush=True)
         note_failures(study, [])
-        status, idle = run_snakemake(study, cores, lock, ["--", "report"])
+        status, idle = run_snakemake(study, place, lock, ["--", "report"])
         failures = failures_of(study, before) if status else []
         if status:
             note_failures(study, failures)
@@ -50,7 +51,7 @@ def report(study: Study, cores: int) -> int:
     return 1 if status else 0
 
 
-def claim(identifier: str, study: Study, cores: int) -> int:
+def claim(identifier: str, study: Study, place: Place) -> int:
     """Run the jobs behind one claim again and print its verdict."""
     from comparison.claims import claim_named
 
@@ -65,7 +66,7 @@ def claim(identifier: str, study: Study, cores: int) -> int:
             shutil.rmtree(checkpoints(job), ignore_errors=True)
         before = logs_of(study)
         wanted = ["--force", "--", *(job.record for job in jobs)]
-        status, _ = run_snakemake(study, cores, lock, wanted)
+        status, _ = run_snakemake(study, place, lock, wanted)
         failures = failures_of(study, before) if status else []
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -106,9 +107,10 @@ def prepare_reference() -> str:
     return f"{chosen['implementation']}-{chosen['version']}-{chosen['sha256'][:12]}"
 
 
-def run_snakemake(study: Study, cores: int, lock: TextIO, wanted: list[str]) -> tuple[int, bool]:
+def run_snakemake(study: Study, place: Place, lock: TextIO, wanted: list[str]) -> tuple[int, bool]:
     """Run Snakemake once and show its progress; return its status and whether it was idle."""
     reference = prepare_reference()
+    cluster.cancel_left_over(place, study)
     clear(study)
     for package in PACKAGES:  # jobs are confined to the results and cannot keep what they compile
         compileall.compile_dir(ROOT / package, quiet=2)
@@ -116,9 +118,8 @@ def run_snakemake(study: Study, cores: int, lock: TextIO, wanted: list[str]) -> 
     command = [
         *processes.mortal(),
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--nocolor"),
-        *("--workflow-profile", "workflow/profiles/local", "--cores", str(cores)),
-        *("--resources", f"mem_mb={memory.usable_mib()}"),
-        *("--config", f"study={study.name}", f"reference={reference}"),
+        *cluster.options(place, study),
+        *(f"study={study.name}", f"reference={reference}"),
         *wanted,
     ]
     log = ROOT / study.results_dir / "logs" / "snakemake.log"
@@ -205,7 +206,8 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("identifier", metavar="ID", help="e.g. C2")
     for command in (whole, one):
         command.add_argument("--study", default="quick", help=", ".join(known_studies()))
-        command.add_argument("--cores", type=int, default=available_cores())
+        command.add_argument("--cores", type=int, help="of one machine; by default all")
+        command.add_argument("--profile", default=cluster.LOCAL, choices=cluster.known_profiles())
     return parser
 
 
@@ -214,12 +216,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         study = load_study(arguments.study)
-        if arguments.cores < 1:
+        if arguments.cores is not None and arguments.cores < 1:
             raise StudyError(f"--cores is {arguments.cores}; give a whole number of at least 1")
         with processes.ended_by_signals():
+            place = cluster.place(arguments.profile, arguments.cores)
             if arguments.command == "claim":
-                return claim(arguments.identifier, study, arguments.cores)
-            return report(study, arguments.cores)
+                return claim(arguments.identifier, study, place)
+            return report(study, place)
     except StudyError as problem:
         print(problem, file=sys.stderr)
         return 2

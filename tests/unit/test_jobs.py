@@ -91,8 +91,7 @@ def test_large_networks_reserve_more_memory() -> None:
 def test_memory_stays_within_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
     assert 0 < memory.usable_mib() < total
-    monkeypatch.setattr(memory, "usable_mib", lambda: 4000)
-    assert max(jobs.memory_for(job) for job in jobs_of(STANDARD)) == 4000
+    assert max(jobs.memory_for(job, 4000) for job in jobs_of(STANDARD)) == 4000
 
 
 def test_arguments_are_quoted() -> None:
