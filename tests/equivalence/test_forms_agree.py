@@ -46,11 +46,14 @@ def test_the_fast_form_agrees_with_the_reference() -> None:
 
 
 def test_a_dropped_tap_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    meet = small_maps.meet
+    reach = small_maps.reach
 
-    def dropping(*sizes: int) -> small_maps.Axis:
-        axis = meet(*sizes)
-        return axis._replace(taps=axis.taps[:-1]) if len(axis.taps) > 1 else axis
+    def dropping(*sizes: int) -> small_maps.Reach:
+        found = reach(*sizes)
+        if found.taps == 1:
+            return found
+        crop, padding = ((a, b - 1) for a, b in (found.crop, found.padding))
+        return found._replace(taps=found.taps - 1, crop=crop, padding=padding)
 
-    monkeypatch.setattr(small_maps, "meet", dropping)
+    monkeypatch.setattr(small_maps, "reach", dropping)
     assert compared().exit_code == 1

@@ -59,13 +59,16 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_a_dropped_tap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    meet = small_maps.meet
+    reach = small_maps.reach
 
-    def dropping(*sizes: int) -> small_maps.Axis:
-        axis = meet(*sizes)
-        return axis._replace(taps=axis.taps[:-1]) if len(axis.taps) > 1 else axis
+    def dropping(*sizes: int) -> small_maps.Reach:
+        found = reach(*sizes)
+        if found.taps == 1:
+            return found
+        crop, padding = ((a, b - 1) for a, b in (found.crop, found.padding))
+        return found._replace(taps=found.taps - 1, crop=crop, padding=padding)
 
-    monkeypatch.setattr(small_maps, "meet", dropping)
+    monkeypatch.setattr(small_maps, "reach", dropping)
     torch.manual_seed(0)
     assert error_of(3, 2, 1, (2, 2), last=True) > 0.1
 
@@ -94,7 +97,7 @@ def test_what_is_no_plain_convolution_goes_as_ever(
 ) -> None:
     x = torch.randn(1, 4, 3, 3)
     expected = layer(x)
-    monkeypatch.setattr(small_maps.SmallMapConvolution, "apply", None)
+    monkeypatch.setattr(small_maps, "small_map_convolution", None)
     assert torch.equal(forms.prepare(layer, PRODUCTS)(x), expected)
 
 

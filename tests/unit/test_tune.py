@@ -46,7 +46,10 @@ def test_only_a_form_that_pays_beyond_doubt_is_chosen(
 ) -> None:
     monkeypatch.setattr(tune, "CANDIDATES", {"float32": (EAGER, FAST), "bfloat16": ()})
     monkeypatch.setattr(tune, "_step", lambda *_: None)
-    found = {"eager": Interval(1.0, 0.9, 1.1), "fast": Interval(1.2, low["fast"], 1.3)}
+    found = {
+        "eager": Interval(value=1.0, low=0.9, high=1.1),
+        "fast": Interval(value=1.2, low=low["fast"], high=1.3),
+    }
     monkeypatch.setattr(tune, "speedups", lambda *_: found)
     row = tune.tune("cls_hrnet_w18_small_v1", 32, 8)
     assert row["form"] == asdict(chosen)
