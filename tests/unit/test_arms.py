@@ -1,5 +1,7 @@
 """Both arms: same weights, same classes, same decisions; and an exchange that can fail."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from comparison.study import ARMS
 from reference.errors import ReferenceAbsent
 from reproduction import UserError
 from reproduction.device import resolve_device
+from reproduction.forms import choose_form, table_sha256
 from reproduction.tasks.classification.data import ArraySplit, Dataset
 
 NAME = "cls_hrnet_w18_small_v1"
@@ -96,3 +99,15 @@ def test_whole_runs_of_both_arms_end_with_the_same_bits(tmp_path: object) -> Non
         for record in found.values()
     ]
     assert batches[0] == batches[1]
+
+
+@pytest.mark.full
+def test_a_fast_run_records_its_form_and_decides_as_the_other_arm(tmp_path: object) -> None:
+    given = {"form": "fast", "epochs": 1, "batch_size": 128, "results_dir": str(tmp_path)}
+    settings = check("03_training", {**given, "device": "cpu"})
+    record = read_record(write_record(tmp_path, training.run(settings)))
+    assert record["run_id"].endswith(".fast")
+    assert record["subject"]["form"] == asdict(choose_form(NAME, 32, 128))
+    assert record["subject"]["forms_table_sha256"] == table_sha256()
+    assert record["subject"]["config"]["form"] == "fast"
+    assert record["verdict"]["outcome"] == "reproduced"  # the weights serve both arms alike
