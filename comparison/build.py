@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from comparison import (
+    cost_figures,
     dense_evidence,
     evidence,
     figures,
@@ -90,6 +91,7 @@ DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "predictions": (dense_evidence.pictured, task_figures.predictions),
     "cost_accuracy": (_of_case("networks"), figures.cost_accuracy),
     "speed": (_of_case("speed"), figures.speed),
+    "scaling": (lambda study, records: list(records), cost_figures.speedup),
     "trial": (trials.planned, lambda shown: trial_figures.scoreboard(shown[0])),
 }
 

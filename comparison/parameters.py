@@ -62,6 +62,7 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
         "epochs": 4,
         "scenes": 160,
     },
+    "08_scaling": {},
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "network": tuple(CLASSIFICATION),

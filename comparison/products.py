@@ -27,6 +27,8 @@ TABLES = (
     "recipe",
     "claims",
     "checklist",
+    "study_cost",
+    "scaling",
     "provenance",
     "failures",
 )
@@ -42,6 +44,7 @@ FIGURES = {
     "cost_accuracy": "networks",
     "speed": "speed",
     "trial": "trial",
+    "scaling": "scaling",
 }
 ENDINGS = ("svg", "png")
 NUMBERS = "numbers.json"

@@ -41,6 +41,7 @@ OUTCOMES = (
 )
 CASES = (
     *("networks", "equivalence", "trial", "training", "tasks", "speed", "differences", "audit"),
+    "scaling",
 )
 # What "dirty" means: changed source, never changed results, PDFs or executed notebooks.
 SOURCES = ("reproduction", "reference", "comparison", "workflow", "notebooks", "requirements.lock")

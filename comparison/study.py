@@ -188,6 +188,7 @@ class Study:
     trial: str = field(default="")
     differences: bool = field(default=True)
     audit: bool = field(default=True)
+    scaling: bool = field(default=False)
 
     def __post_init__(self) -> None:
         _need(self.trial in ("", *PLANS), "trial", self.trial, f"one of {', '.join(PLANS)}")

@@ -28,6 +28,7 @@ NOTEBOOKS = {
     "differences": "notebooks/05_differences.ipynb",
     "trial": "notebooks/06_trial.ipynb",
     "tasks": "notebooks/07_tasks.ipynb",
+    "scaling": "notebooks/08_scaling.ipynb",
 }
 AUDIT = "audit"
 PACKAGES = ("reproduction", "reference", "comparison")
@@ -48,6 +49,7 @@ DISPLAY = (
     "comparison/tables/__init__.py",
     "comparison/trial_figures.py",
     "comparison/task_figures.py",
+    "comparison/cost_figures.py",
 )
 ALL_CORES = 0
 
@@ -117,6 +119,8 @@ def jobs_of(study: Study) -> list[Job]:
         jobs.append(_notebook_job(study, "differences", "all"))
     if study.trial:
         jobs.append(_trial(study))
+    if study.scaling:
+        jobs.append(_notebook_job(study, "scaling", "notebooks", threads=ALL_CORES))
     if study.audit:
         jobs.append(Job(case=AUDIT, run_id="all", notebook="", results_dir=study.results_dir))
     return jobs

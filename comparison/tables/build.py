@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from comparison.evidence import Record
 from comparison.study import Study
-from comparison.tables import agreement, dense, family, outcomes, structure, trial
+from comparison.tables import agreement, cost, dense, family, outcomes, structure, trial
 from comparison.tables import study as about
 from comparison.tables.table import Table
 
@@ -33,6 +33,8 @@ MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "recipe": about.recipe,
     "claims": about.claims,
     "checklist": about.checklist,
+    "study_cost": cost.study_cost,
+    "scaling": cost.scaling_table,
     "provenance": about.provenance,
     "failures": about.failures,
 }

@@ -76,7 +76,7 @@ def test_there_are_notebooks_to_look_at() -> None:
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
     known = ["01_networks", "02_equivalence", "03_training", "04_speed", "05_differences"]
-    assert names == [*known, "06_trial", "07_tasks"]
+    assert names == [*known, "06_trial", "07_tasks", "08_scaling"]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=name_of)

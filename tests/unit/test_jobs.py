@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from comparison.parameters import COMMON
 from comparison.parameters import NOTEBOOKS as KNOWN_PARAMETERS
 from comparison.study import ROOT, StudyError, load_study
-from workflow import jobs, memory
+from workflow import expected, jobs, memory
 from workflow.images import images_state
 from workflow.jobs import Job, jobs_of
 
@@ -25,7 +26,7 @@ def of_case(case: str) -> list[Job]:
 
 def test_standard_has_one_job_a_record() -> None:
     keys = [job.key for job in jobs_of(STANDARD)]
-    assert len(keys) == len(set(keys)) == 10 + 18 + 12 + 54 + 1 + 1 + 1 + 1
+    assert len(keys) == len(set(keys)) == 10 + 18 + 12 + 54 + 1 + 1 + 1 + 1 + 1
 
 
 def test_training_runs_have_the_names_of_their_records() -> None:
@@ -249,3 +250,33 @@ def test_the_reports_state_is_commit_and_changed_source(tmp_path: Path) -> None:
     assert jobs.source_state(tmp_path) == clean
     (tmp_path / "reproduction" / "a.py").write_text("x = 2\n")
     assert jobs.source_state(tmp_path) == f"{clean} with uncommitted changes"
+
+
+def test_the_longest_jobs_begin_first_and_donors_before_what_waits() -> None:
+    quick = jobs_of(load_study("quick"))
+    order = expected.priorities(quick)
+    first = sorted(order, key=lambda key: -order[key])
+    assert first[0] == "training/cls_hrnet_w18_small_v1.digits.reference.seed0"  # eq. waits for it
+    assert first.index("trial/quick.seed0") < first.index("networks/dense")
+    assert {order[job.key] for job in quick if job.threads == jobs.ALL_CORES} == {0}
+
+
+@pytest.mark.parametrize("study", ["tiny", "quick", "standard", "full"])
+def test_every_job_has_an_expected_time(study: str) -> None:
+    for job in jobs_of(load_study(study)):
+        assert expected.seconds(job) > 0 or job.threads == jobs.ALL_CORES
+    own = {"cls_hrnet_w18", "cls_hrnet_w64"}
+    by_network = {
+        job.parameters["network"]: expected.seconds(job)
+        for job in of_case("equivalence")
+        if job.parameters["network"] in own
+    }
+    assert by_network["cls_hrnet_w64"] > by_network["cls_hrnet_w18"]
+
+
+def test_quick_has_the_documented_jobs() -> None:
+    counts = Counter(job.case for job in jobs_of(load_study("quick")))
+    assert counts == {
+        **{"networks": 10, "equivalence": 5, "training": 6, "tasks": 8, "speed": 1},
+        **{"differences": 1, "trial": 1, "audit": 1, "scaling": 1},
+    }
