@@ -182,7 +182,6 @@ def path_of(tree: Path, jobs: int, cores: int) -> list[Measured]:
         measured(tree, jobs, "records", snakemake(cores, *records)),
         measured(tree, jobs, "tables", build),
         measured(tree, jobs, "report", report),
-        measured(tree, jobs, "tables and report, by Snakemake", snakemake(cores, "report")),
         measured(tree, jobs, "nothing to do", snakemake(cores, "report")),
     ]
 
@@ -216,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             lay_out(Path(folder), count)
             rows += [step.row() for step in path_of(Path(folder), count, options.cores)]
-        for row in rows[-5:]:
+        for row in rows[-len(STEPS) :]:
             print(*(f"{name} {value}" for name, value in row.items()), sep=", ", flush=True)
     if options.save:
         save(options.save, rows)
@@ -239,6 +238,22 @@ def save(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted([*kept, *rows], key=lambda row: (int(row["jobs"]), row["step"])))
+
+
+def page_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows of the page's table: seconds of processor and MiB of each step, by count."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(str(row["jobs"]), {})[str(row["step"])] = row
+    return [
+        [
+            jobs,
+            *(f"{float(of[step]['cpu_s']):.1f}" for step in STEPS),
+            *(f"{float(of[step]['peak_mib']):.0f}" for step in STEPS[:2]),
+        ]
+        for jobs, of in found.items()
+        if set(STEPS) <= of.keys()
+    ]
 
 
 def draw(table: Path) -> Path:

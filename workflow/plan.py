@@ -71,6 +71,12 @@ def _row(
     return dict(zip(COLUMNS, values, strict=True))
 
 
+def page_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows of the page's table."""
+    columns = ("recipe", "network", "epochs", "gmacs", "images_per_s", "gpu_hours")
+    return [[str(row[column]) for column in columns] for row in rows]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, or write it."""
     parser = argparse.ArgumentParser(prog="python -m workflow.plan", description=__doc__)

@@ -165,7 +165,7 @@ def test_one_process_of_torchrun_ends_with_the_bits_of_none(tmp_path: Path) -> N
 @pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 def test_a_killed_process_restarts_the_group_to_the_same_bits(tmp_path: Path) -> None:
-    arguments = ("--epochs", 3, "--batch-size", 256, "--device", "cpu", "--results-dir")
+    arguments = ("--epochs", 2, "--batch-size", 478, "--device", "cpu", "--results-dir")
     folder = f"checkpoints/{SMALL}.digits.reproduction.seed0.processes2"
     run("reproduction.train", *arguments, tmp_path / "straight")
     group = subprocess.Popen(
@@ -182,14 +182,14 @@ def test_a_killed_process_restarts_the_group_to_the_same_bits(tmp_path: Path) ->
     os.kill(member(str(tmp_path / "killed"), rank=1), signal.SIGKILL)
     _, told = group.communicate(timeout=200)
     assert group.returncode == 0, told
-    assert "SIGKILL" in told or "Signal 9" in told, told
+    assert "exitcode: -9" in told, told
     for name in ("model", "optimizer"):
         states = [
-            torch.load(tmp_path / run / folder / resume.CHECKPOINT, weights_only=True)[name]
-            for run in ("straight", "killed")
+            torch.load(tmp_path / fate / folder / resume.CHECKPOINT, weights_only=True)[name]
+            for fate in ("straight", "killed")
         ]
         assert flat(states[0]) == flat(states[1])
-    weights = [(tmp_path / run / folder / WEIGHTS).read_bytes() for run in ("straight", "killed")]
+    weights = [(tmp_path / fate / folder / WEIGHTS).read_bytes() for fate in ("straight", "killed")]
     assert weights[0] == weights[1]
 
 
