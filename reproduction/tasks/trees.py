@@ -6,7 +6,6 @@ single gray levels.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,14 +15,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat, whosmat
 
 from reproduction.errors import UserError
+from reproduction.tasks.matfile import read_arrays
 
 # Pillow knows others that start programs (PostScript) or are hardly ever looked after.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-NO_NUMBERS = ("cell", "struct", "object", "opaque", "function", "char", "unknown")
-LARGEST_ARRAY = 100_000_000  # values of a mat file
 
 
 @dataclass(frozen=True)
@@ -228,19 +225,12 @@ def read_mat(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         UserError: It is damaged or of another version, lacks one of them, or has no numbers there.
     """
     try:
-        kinds = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-        if any(name not in kinds for name in names):
-            raise UserError(f"{path} lacks one of {', '.join(names)}: it is another file")
-        for name, (shape, kind) in kinds.items():
-            if name in names and (kind in NO_NUMBERS or math.prod(shape) > LARGEST_ARRAY):
-                raise UserError(f"{path} has {name} as {kind} of {shape}: expected few numbers")
-        content = loadmat(path, variable_names=names)
-        return tuple(np.asarray(content[name]) for name in names)
-    except UserError:
-        raise
-    except Exception as error:  # the reader raises many types on damaged bytes
-        told = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is damaged ({told}): get it again") from error
+        found = read_arrays(path.read_bytes(), names)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): get it again") from error
+    if any(name not in found for name in names):
+        raise UserError(f"{path} lacks one of {', '.join(names)}: it is another file")
+    return tuple(found[name] for name in names)
 
 
 @contextmanager

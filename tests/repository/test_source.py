@@ -57,6 +57,22 @@ PLANTED = [
         "allow_pickle",
     ),
     (rules.loading_runs_no_foreign_code, "workflow/a.py", "pd.read_pickle(f)", "read_pickle"),
+    *(
+        (rules.loading_runs_no_foreign_code, f"{folder}/a.py", text, finding)
+        for folder, text, finding in (
+            ("workflow", "np.load(f)", "without allow_pickle=False"),
+            ("comparison", "import yaml\nyaml.load(f, Loader=yaml.Loader)", "plain loader"),
+            ("comparison", "yaml.unsafe_load(f)", "yaml.unsafe_load"),
+            ("reproduction", "from torch import load", "imports load"),
+            ("reproduction", "import marshal", "imports marshal"),
+            ("reproduction", "exec(text)", "calls exec"),
+            ("comparison", "x = eval(text)", "calls eval"),
+            ("reference", "exec(compile(text, '', 'exec'))", "calls compile"),
+            ("workflow", "os.system(line)", "calls os.system"),
+            ("workflow", "subprocess.run(line, shell=True)", "with a shell"),
+            ("reference", "archive.extractall(folder)", "archive.extractall"),
+        )
+    ),
     (rules.tests_assert_something, "tests/a.py", "def test_a():\n    run()", "asserts nothing"),
     (
         rules.tests_assert_something,
@@ -81,6 +97,9 @@ HARMLESS = [
     (rules.loading_runs_no_foreign_code, "workflow/a.py", "torch.load(f, weights_only=True)"),
     (rules.loading_runs_no_foreign_code, "workflow/a.py", "np.load(f, allow_pickle=False)"),
     (rules.loading_runs_no_foreign_code, "tests/a.py", "import pickle  # makes a bad file"),
+    (rules.loading_runs_no_foreign_code, "reference/loader.py", "exec(compile(x, '', 'exec'))"),
+    (rules.loading_runs_no_foreign_code, "reference/a.py", "yaml.load(f, Loader=_PlainLoader)"),
+    (rules.loading_runs_no_foreign_code, "comparison/a.py", "model.eval(); re.compile(x)"),
     (rules.tests_assert_something, "tests/a.py", "def test_a():\n    assert f() == 1"),
     (rules.tests_assert_something, "tests/a.py", "def test_a():\n    with raises(E):\n        f()"),
     (rules.no_path_of_one_machine, "README.md", "see tests/home/a.py and https://site/home/page"),
