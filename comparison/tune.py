@@ -5,6 +5,7 @@ would change a run's bits from one day to the next. What was measured stands bes
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,16 @@ CANDIDATES: dict[str, tuple[Form, ...]] = {
 }
 
 
+def candidates(precision: str, image_size: int) -> list[Form]:
+    """List the forms that differ at an image size: products need maps as small as their limit.
+
+    >>> [form.gemm_limit for form in candidates("float32", 64)]
+    [0, 0, 0, 2, 4]
+    """
+    smallest_map = math.ceil(image_size / 32)
+    return [form for form in CANDIDATES[precision] if not 0 < form.gemm_limit < smallest_map]
+
+
 def has_amx() -> bool:
     """Tell whether this machine multiplies bfloat16 tiles (AMX), for which bfloat16 rows aim."""
     return bool(torch.cpu._is_amx_tile_supported())
@@ -87,7 +98,7 @@ def tune(
     if rounds < 6:
         raise UserError(f"rounds is {rounds}; fewer than 6 have no 95 % interval")
     check_input(image_size, batch_size)
-    forms = CANDIDATES[precision]
+    forms = candidates(precision, image_size)
     steps = {"reference": _step("reference", network, image_size, batch_size, EAGER)}
     for form in forms:
         steps[form.name] = _step("reproduction", network, image_size, batch_size, form)

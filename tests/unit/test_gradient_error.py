@@ -1,5 +1,6 @@
 """Gradient errors: measured against float64, judged against the reference's own."""
 
+import doctest
 from typing import Any
 
 import pytest
@@ -61,3 +62,8 @@ def test_forms_are_near_float64_and_bfloat16_is_further_off() -> None:
     assert 0 < errors["products"] < 0.01
     assert errors["products"] != errors["eager"]
     assert errors["bfloat16"] > 10 * errors["products"]
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    done = doctest.testmod(gradient_error)
+    assert done.attempted > 0 and done.failed == 0

@@ -1,5 +1,6 @@
 """Convolutions on small maps as matrix products: exact, in float64, for every shape used."""
 
+import doctest
 from itertools import product
 
 import pytest
@@ -108,3 +109,8 @@ def test_larger_maps_go_as_ever() -> None:
     assert torch.equal(forms.prepare(layer, PRODUCTS)(x), expected)
     assert torch.equal(expected, F.conv2d(x, layer.weight, layer.bias, padding=1))
     assert type(forms.prepare(layer, EAGER)) is nn.Conv2d
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    done = doctest.testmod(small_maps)
+    assert done.attempted > 0 and done.failed == 0

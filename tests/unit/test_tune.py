@@ -1,5 +1,6 @@
 """Tuning: interleaved, only what pays beyond doubt, whole or not at all."""
 
+import doctest
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -57,6 +58,11 @@ def test_only_a_form_that_pays_beyond_doubt_is_chosen(
     assert row["threads"] >= 1 and row["cpu"]
 
 
+def test_products_are_tried_only_where_maps_are_small() -> None:
+    limits = {size: [f.gemm_limit for f in tune.candidates("float32", size)] for size in (32, 224)}
+    assert limits == {32: [0, 0, 0, 1, 2, 4], 224: [0, 0, 0]}
+
+
 def test_rows_of_other_shapes_stay_and_the_order_is_fixed(tmp_path: Path) -> None:
     path = tmp_path / "table.toml"
     path.write_text(tune.HEAD)
@@ -101,3 +107,8 @@ def test_a_wrong_request_gets_a_sentence(
     given = ["tune", "--network", "cls_hrnet_w18", "--size", "32", "--batch", "8", *wrong]
     assert main(given) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    done = doctest.testmod(tune)
+    assert done.attempted > 0 and done.failed == 0
