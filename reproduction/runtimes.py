@@ -246,12 +246,12 @@ def _openvino(path: Path, example: torch.Tensor, hint: str, threads: int) -> Pre
     def predict(images: torch.Tensor) -> Outputs:
         outputs = [torch.empty(shape) for shape in shapes]
         tensors = (images.detach().contiguous(), *outputs)
-        for request, (x, *ys) in zip(
-            requests, zip(*(t.chunk(parts) for t in tensors)), strict=True
-        ):
-            request.set_input_tensor(openvino.Tensor(x.numpy(), shared_memory=True))
+        cut = [tensor.chunk(parts) for tensor in tensors]
+        for number, request in enumerate(requests):
+            x, *ys = (openvino.Tensor(t[number].numpy(), shared_memory=True) for t in cut)
+            request.set_input_tensor(x)
             for index, y in enumerate(ys):
-                request.set_output_tensor(index, openvino.Tensor(y.numpy(), shared_memory=True))
+                request.set_output_tensor(index, y)
             request.start_async()
         for request in requests:
             request.wait()
