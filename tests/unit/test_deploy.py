@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -15,7 +16,16 @@ from reproduction import UserError, build_network
 from reproduction.deploy import DeployForm, fold
 from reproduction.export import export_onnx, main, weights_sha256
 from reproduction.runtime_choice import choose, interleaved, text_of
-from reproduction.runtimes import PRECISIONS, RUNTIMES, chosen, deploy, load, unavailable
+from reproduction.runtimes import (
+    PRECISIONS,
+    RUNTIMES,
+    Predict,
+    chosen,
+    deploy,
+    load,
+    load_file,
+    unavailable,
+)
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 ROOT = Path(__file__).parents[2]
@@ -40,6 +50,18 @@ def tiny() -> nn.Module:
     nn.init.uniform_(model[0][1].running_var, 0.5, 2.0)
     nn.init.uniform_(model[0][1].running_mean, -0.5, 0.5)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export the tiny network once; the exporter takes seconds to start."""
+    return export_onnx(tiny(), IMAGES, tmp_path_factory.mktemp("onnx") / "a.onnx", network="tiny")
+
+
+def prepared(runtime: str, exported: Path) -> Predict:
+    if runtime == "eager":
+        return load(tiny(), IMAGES, runtime)
+    return load_file(exported, IMAGES, runtime, threads=2)  # one image for each thread
 
 
 def close(model: nn.Module, predict: Callable[[torch.Tensor], torch.Tensor], bound: float) -> bool:
@@ -119,18 +141,18 @@ def test_an_unknown_precision_is_refused() -> None:
         fold(tiny(), "half")
 
 
-def test_a_file_says_what_it_holds_and_takes_any_batch(tmp_path: Path) -> None:
-    path = export_onnx(tiny(), IMAGES, tmp_path / "a.onnx", network="tiny")
-    proto = onnx.load(path)
+def test_a_file_says_what_it_holds_and_takes_any_batch(exported: Path) -> None:
+    proto = onnx.load(exported)
     facts = {entry.key: entry.value for entry in proto.metadata_props}
 
     assert facts["network"] == "tiny"
     assert facts["weights_sha256"] == weights_sha256(fold(tiny()))
     assert facts["opset"] == str(proto.opset_import[0].version)
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(exported.parent.iterdir()) == [exported]
 
 
+@pytest.mark.full
 def test_a_file_can_have_one_batch_size(tmp_path: Path) -> None:
     proto = onnx.load(export_onnx(tiny(), IMAGES, tmp_path / "a.onnx", batch=3))
 
@@ -138,8 +160,10 @@ def test_a_file_can_have_one_batch_size(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_file_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    traced = SimpleNamespace(model_proto=onnx.load(exported))
+    monkeypatch.setattr("reproduction.export._traced", lambda *_: traced)
     path = tmp_path / "a.onnx"
     path.write_bytes(b"before")
 
@@ -175,12 +199,13 @@ def test_a_mistake_is_one_sentence(
 
 
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
-def test_a_runtime_computes_the_same(runtime: str) -> None:
-    assert close(tiny(), load(tiny(), IMAGES, runtime), 1e-5)
+def test_a_runtime_computes_the_same(runtime: str, exported: Path) -> None:
+    assert close(tiny(), prepared(runtime, exported), 1e-5)
 
 
-def test_a_call_leaves_earlier_outputs_alone() -> None:
-    predict = load(tiny(), IMAGES, "openvino", threads=2)  # one image for each thread
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
+def test_a_call_leaves_earlier_outputs_alone(runtime: str, exported: Path) -> None:
+    predict = prepared(runtime, exported)
     first = predict(IMAGES)
     kept = first.clone()
     second = predict(2 * IMAGES)
@@ -190,9 +215,9 @@ def test_a_call_leaves_earlier_outputs_alone() -> None:
 
 
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
-def test_images_of_another_shape_are_refused(runtime: str) -> None:
-    with pytest.raises(UserError, match="prepared for torch.float32 of shape"):
-        load(tiny(), IMAGES, runtime)(IMAGES[:1])
+def test_images_of_another_shape_are_refused(runtime: str, exported: Path) -> None:
+    with pytest.raises(UserError, match=r"prepared for torch\.float32 of shape"):
+        prepared(runtime, exported)(IMAGES[:1])
 
 
 @pytest.mark.full
@@ -225,7 +250,7 @@ def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not installed" in unavailable("openvino")
     assert "no CUDA device" in unavailable("cuda", "bfloat16")
     assert "C++ compiler" in unavailable("torch_compile")
-    with pytest.raises(UserError, match="openvino in float32 cannot be used: .*not installed"):
+    with pytest.raises(UserError, match=r"openvino in float32 cannot be used: .*not installed"):
         deploy(tiny(), IMAGES)
 
 

@@ -33,7 +33,7 @@ def test_a_fold_is_reproduced_in_float64() -> None:
 
     assert verdict.outcome == "reproduced"
     # the normalization (not the convolution that it is folded into), relu, convolution, output
-    assert [row.key.name for row in rows][0] == "0.1 (batch_norm)"
+    assert next(row.key.name for row in rows) == "0.1 (batch_norm)"
     assert len(rows) == 4
 
 
