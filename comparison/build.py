@@ -81,6 +81,10 @@ def _planned(study: Study, records: Sequence[Record]) -> list[Record]:
     return evidence.planned_runs(records, study)
 
 
+def _all(study: Study, records: Sequence[Record]) -> list[Record]:
+    return list(records)
+
+
 # What a figure shows, and how it is drawn.
 DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "error_by_layer": (evidence.compared_by_layer, lambda shown: figures.error_by_layer(shown[0])),
@@ -91,7 +95,7 @@ DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "predictions": (dense_evidence.pictured, task_figures.predictions),
     "cost_accuracy": (_of_case("networks"), figures.cost_accuracy),
     "speed": (_of_case("speed"), figures.speed),
-    "scaling": (lambda study, records: list(records), cost_figures.speedup),
+    "scaling": (_all, cost_figures.speedup),
     "trial": (trials.planned, lambda shown: trial_figures.scoreboard(shown[0])),
 }
 

@@ -1,8 +1,10 @@
 """How the study's jobs scale, as a figure: what was measured, and what is simulated beyond."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from comparison import scaling
@@ -27,15 +29,11 @@ def speedup(records: Sequence[Record]) -> Figure:
             label=f"{scaling.MANY} jobs, simulated",
         )
         if runs:
-            axes.plot(
-                [run["workers"] for run in runs],
-                [runs[0]["measured_s"] / run["measured_s"] for run in runs],
-                linestyle="none",
-                marker="x",
-                markersize=6,
-                color=DARK,
-                label=f"{runs[0]['jobs']} jobs, measured",
-            )
+            few = [(run["workers"], runs[0]["measured_s"] / run["measured_s"]) for run in runs]
+            _measured(axes, few, "x", f"{runs[0]['jobs']} jobs, measured")
+        if whole := scaling.as_it_ran(records):
+            reached = whole["job_s"] / whole["measured_s"]
+            _measured(axes, [(whole["workers"], reached)], "+", "this study, as it ran")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
         axes.set_xticks(workers, [str(count) for count in workers])
@@ -45,3 +43,9 @@ def speedup(records: Sequence[Record]) -> Figure:
         axes.set_ylabel("speed-up over one at a time")
         axes.legend(loc="upper left")
         return figure
+
+
+def _measured(axes: Axes, points: Sequence[tuple[int, float]], marker: str, label: str) -> None:
+    places, values = zip(*points, strict=True)
+    look: dict[str, Any] = {"marker": marker, "markersize": 6, "color": DARK, "linestyle": "none"}
+    axes.plot(places, values, label=label, **look)

@@ -48,6 +48,8 @@ speed.step_low, speed.step_high, speed.rounds, speed.same_code
 differences.count, differences.measured
 audit.longest_run, audit.limit, audit.control_longest_run, audit.share (%),
 audit.share_limit (%), audit.files, audit.measured
+cost.hours, cost.cpu_hours, cost.start_share (%), cost.data_share (%), scaling.speedup,
+scaling.slowdown, scaling.many, scaling.half_efficient
 """
 
 import json
@@ -57,7 +59,7 @@ from typing import Any
 from comparison import evidence, statistics, trials
 from comparison.claims import CLAIMS
 from comparison.evidence import Record, measured
-from comparison.quotes import Put, compared_networks, dense_tasks, listed, networks, paths
+from comparison.quotes import Put, compared_networks, cost, dense_tasks, listed, networks, paths
 from comparison.study import ROOT, Study
 from comparison.tables.table import NOT_RUN, fixed, scientific, short
 from reproduction import CLASSIFICATION
@@ -277,4 +279,5 @@ PARTS = (
     _speed,
     _differences,
     _audit,
+    cost,
 )

@@ -44,7 +44,7 @@ FIGURES = {
     "cost_accuracy": "networks",
     "speed": "speed",
     "trial": "trial",
-    "scaling": "scaling",
+    "scaling": "networks",  # or any other jobs
 }
 ENDINGS = ("svg", "png")
 NUMBERS = "numbers.json"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from comparison import agreement, dense_evidence, evidence
+from comparison import agreement, dense_evidence, evidence, scaling
 from comparison.evidence import Record
 from comparison.study import Study
 from comparison.tables.table import NOT_RUN, fixed, scientific, short
@@ -181,3 +181,32 @@ def dense_tasks(study: Study, records: Sequence[Record], put: Put) -> None:
     put("tasks.margin", fixed(plan.margin_points if plan and found else None, 1), source)
     put("tasks.pairs", str(pairs) if found else NOT_RUN, source)
     put("tasks.bit_equal", str(equal) if pairs else NOT_RUN, source)
+
+
+def cost(study: Study, records: Sequence[Record], put: Put) -> None:
+    """Quote what the study's jobs took, how they were spent, and how they scale."""
+    accounted = [record for record in records if "job" in record["provenance"]]
+    jobs = [record["provenance"]["job"] for record in accounted]
+    wall_s = sum(map(scaling.job_wall_s, records)) if records else None
+    spent_s = sum(job["wall_s"] for job in jobs)
+    start_s = sum(job["phases_s"][name] for job in jobs for name in ("kernel start", "imports"))
+    shares = [evidence.measured(record, "data_share") for record in records]
+    largest = max((share for share in shares if share is not None), default=None)
+    source = paths(accounted, "provenance.job")
+    put("cost.hours", fixed(wall_s and wall_s / 3600, 2), paths(records, "provenance"))
+    put("cost.cpu_hours", fixed(sum(j["cpu_s"] for j in jobs) / 3600 if jobs else None, 2), source)
+    put("cost.start_share", f"{fixed(100 * start_s / spent_s, 1)} %" if jobs else NOT_RUN, source)
+    share = NOT_RUN if largest is None else f"{fixed(100 * largest, 1)} %"
+    put("cost.data_share", share, paths(records, "data_share"))
+    _scaling(records, put)
+
+
+def _scaling(records: Sequence[Record], put: Put) -> None:
+    ran = evidence.of_case(records, scaling.CASE)[:1]
+    for key in ("speedup", "slowdown"):
+        value = evidence.measured(ran[0], key) if ran else None
+        put(f"scaling.{key}", fixed(value, 2), paths(ran, key))
+    busy = [row["workers"] for row in scaling.simulated(records) if row["efficiency"] >= 0.5]
+    put("scaling.many", str(scaling.MANY), "comparison/scaling.py")
+    most = str(max(busy)) if busy else NOT_RUN
+    put("scaling.half_efficient", most, paths(records, "provenance"))

@@ -88,14 +88,15 @@ def as_it_ran(records: Sequence[Record]) -> dict[str, Any] | None:
     Jobs that had the machine to themselves come on top of those that shared it.
 
     Returns:
-        ``workers``, ``jobs``, ``measured_s`` and ``simulated_s``; None if the records are not of
-        one uninterrupted run that kept account.
+        ``workers``, ``jobs``, ``job_s`` (the sum of their times), ``measured_s`` and
+        ``simulated_s``; None if the records are not of one uninterrupted run that kept account.
     """
     if len(records) < 2 or not all("job" in record["provenance"] for record in records):
         return None
     origins = [record["provenance"] for record in records]
     spans = sorted(_span(origin["job"]) for origin in origins)
-    covered_until, at_work, workers = spans[0][0], [], 0
+    covered_until, workers = spans[0][0], 0
+    at_work: list[float] = []  # when those end that run at the same time
     for began, ended in spans:
         if began - covered_until > PAUSE_S:
             return None
@@ -107,6 +108,7 @@ def as_it_ran(records: Sequence[Record]) -> dict[str, Any] | None:
     return {
         "workers": workers,
         "jobs": len(records),
+        "job_s": sum(shared) + alone_s,
         "measured_s": covered_until - spans[0][0],
         "simulated_s": makespan(shared, workers) + alone_s,
     }

@@ -44,6 +44,7 @@ speed:
   batch_size: 4
   rounds: 6
 trial: quick
+scaling: true
 """
 
 
@@ -105,6 +106,7 @@ def training(
         "train_loss": 1.0,
         "train_wall_s": 6.0,
         "batches_sha256": changed.pop("batches", f"{seed:064d}"),
+        "data_share": 0.004,
     }
     return record(
         "training",
@@ -207,6 +209,23 @@ def speed(ratio: float = 1.01, rounds: int = 6) -> Record:
         subject={"network": "cls_hrnet_w18_small_v1"},
         tables={"speed": rows, "rounds": taken},
         verdict={"outcome": "within tolerance", "reason": "not slower"},
+    )
+
+
+def scaling() -> Record:
+    """Make a measurement of two jobs, one at a time and two at a time."""
+    rows = [
+        {
+            **{"workers": workers, "jobs": 2, "job_s": job_s, "measured_s": measured_s},
+            **{"simulated_s": measured_s, "simulated_from_alone_s": 8.0 / workers, "error": 0.0},
+        }
+        for workers, job_s, measured_s in ((1, 8.0, 8.0), (2, 10.0, 5.0))
+    ]
+    return record(
+        "scaling",
+        "notebooks",
+        measurements=[measurement("speedup", 1.6, "1"), measurement("slowdown", 1.25, "1")],
+        tables={"runs": rows, "jobs": []},
     )
 
 
@@ -315,6 +334,7 @@ def all_records() -> list[Record]:
         *training_runs(),
         *dense_runs(),
         speed(),
+        scaling(),
         differences(),
         audit(),
     ]

@@ -70,10 +70,10 @@ def _peak_mib(records: Iterable[Record]) -> float | None:
 def scaling_table(study: Study, records: Sequence[Record]) -> Table:
     """Set measured and simulated times of jobs on several workers side by side."""
     runs = scaling.measured_runs(records)
-    rows = [_compared(f"{run['jobs']} of notebook 01", run, runs[0]) for run in runs]
-    whole = scaling.as_it_ran(records)
-    if whole:
-        rows.append(_compared(f"this study's {whole['jobs']}, as they ran", whole, None))
+    alone_s = runs[0]["measured_s"] if runs else 0.0
+    rows = [_compared(f"{run['jobs']} of notebook 01", run, alone_s) for run in runs]
+    if whole := scaling.as_it_ran(records):
+        rows.append(_compared(f"the study's {whole['jobs']}, as they ran", whole, whole["job_s"]))
     rows += [_simulated(row) for row in scaling.simulated(records)]
     caption = (
         "Jobs on several workers, the longest first: measured, and simulated from measured times "
@@ -83,17 +83,18 @@ def scaling_table(study: Study, records: Sequence[Record]) -> Table:
     return make_table("scaling", caption, SCALING_COLUMNS, rows, ran)
 
 
-def _compared(name: str, run: dict[str, Any], one: dict[str, Any] | None) -> dict[str, str]:
+def _compared(name: str, run: dict[str, Any], alone_s: float) -> dict[str, str]:
+    """Set a measured time beside the simulated one, and beside that of one job at a time."""
     measured_s, simulated_s = run["measured_s"], run["simulated_s"]
-    speedup = one["measured_s"] / measured_s if one else None
+    speedup = alone_s / measured_s
     return {
         "jobs": name,
         "workers": str(run["workers"]),
         "measured_s": fixed(measured_s, 1),
         "simulated_s": fixed(simulated_s, 1),
         "difference": f"{fixed(100 * (simulated_s / measured_s - 1), 1, sign=True)} %",
-        "speedup": fixed(speedup, 2) if speedup else NOTHING,
-        "efficiency": _percent(speedup / run["workers"]) if speedup else NOTHING,
+        "speedup": fixed(speedup, 2),
+        "efficiency": _percent(speedup / run["workers"]),
     }
 
 

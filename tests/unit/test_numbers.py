@@ -60,7 +60,7 @@ def test_without_records_results_read_not_run(study: Study) -> None:
     known_beforehand = {
         *("study.name", "study.description", "study.records", "study.failures", "study.commands"),
         *("training.margin", "training.alpha", "claims.count", "claims.met", "network.drawn"),
-        "network.small_v1.width",
+        *("network.small_v1.width", "scaling.many"),
     }
     reasons = {key for key in empty if re.fullmatch(r"claims\.C\d+\.reason", key)}
     assert set(empty) - told == {*known_beforehand, *reasons}
@@ -103,6 +103,9 @@ def test_without_records_results_read_not_run(study: Study) -> None:
         ("exchange.flips_float32", "6"),
         ("speed.latency_ratio", "1.01"),
         ("audit.longest_run", "30"),
+        ("cost.start_share", "25.0 %"),
+        ("cost.data_share", "0.4 %"),
+        ("scaling.speedup", "1.60"),
         ("audit.share_limit", "18.6 %"),
         ("claims.C8.outcome", "within tolerance"),
         ("reference.label", "official f760c988"),

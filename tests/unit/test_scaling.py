@@ -68,7 +68,9 @@ def test_a_study_is_simulated_as_it_ran() -> None:
     # Two workers: 4 beside 3 and 1, then one job with the machine to itself.
     jobs = [job("training", 100, 4.0), job("tasks", 100, 3.0), job("networks", 103, 1.0)]
     ran = scaling.as_it_ran([*jobs, job("speed", 104.5, 2.0, jobs=1)])
-    assert ran == {"workers": 2, "jobs": 4, "measured_s": 6.5, "simulated_s": 6.0}
+    assert ran == {
+        **{"workers": 2, "jobs": 4, "job_s": 10.0, "measured_s": 6.5, "simulated_s": 6.0}
+    }
 
 
 def test_a_study_that_was_interrupted_is_not_timed_as_a_whole() -> None:
