@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from comparison.mutation.plan import PLANS
 from comparison.study import ROOT, StudyError, known_studies, load_study
@@ -137,6 +138,13 @@ def run_trial(arguments: argparse.Namespace) -> int:
     return 1 if found.failed_gates() else 0
 
 
+def run_benchmark(arguments: argparse.Namespace) -> int:
+    """Time networks, forms and runtimes in turns; a ratio is printed only where it can be told."""
+    from comparison.speed import command
+
+    return command.run(arguments)
+
+
 def run_audit(arguments: argparse.Namespace) -> int:
     """Audit the clean room and record it; a study judges the record, so a bad one is kept too."""
     from comparison import audit
@@ -175,6 +183,25 @@ def run_costs(arguments: argparse.Namespace) -> int:
             "counted {reproduction:<10.4f}{manner:<15} {convention}; {source}".format(**row)
         )
     return 0
+
+
+BENCHMARK: dict[str, tuple[dict[str, Any], str]] = {
+    "network": ({"required": True}, "official name, e.g. cls_hrnet_w18"),
+    "size": ({"default": ""}, "pixels: 224, or 256x192 (height x width); else the network's own"),
+    "batch": ({"type": int, "default": 1}, "images a call"),
+    "arms": (
+        {"default": "reference,reproduction,deploy"},
+        "some of reference,timm,reproduction,fast,folded,deploy,openvino,onnxruntime,"
+        "torch_compile,cuda",
+    ),
+    "task": ({"default": "inference"}, "inference or training"),
+    "precision": ({"default": "float32"}, "float32 or bfloat16, of the arms that have a choice"),
+    "rounds": ({"type": int, "default": 10}, "six are the least for an interval"),
+    "threads": ({"type": int, "default": 0}, "of each arm; PyTorch's number by default"),
+    "device": ({"default": "auto"}, "auto, cpu, cuda or mps"),
+    "seed": ({"type": int, "default": 0}, "of weights and input"),
+    "save": ({"default": "", "metavar": "FILE"}, ".json or .txt"),
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -218,10 +245,18 @@ def make_parser() -> argparse.ArgumentParser:
     tune.set_defaults(run=run_tune)
     costs = commands.add_parser("costs", help=run_costs.__doc__)
     costs.set_defaults(run=run_costs)
+    _add_benchmark(commands.add_parser("benchmark", help=run_benchmark.__doc__))
     audit = commands.add_parser("audit", help=run_audit.__doc__)
     audit.add_argument("--results-dir", default="results/by_hand", help="where to record it")
     audit.set_defaults(run=run_audit)
     return parser
+
+
+def _add_benchmark(command: argparse.ArgumentParser) -> None:
+    """Describe `benchmark`; what its words may be is told when one is wrong."""
+    for name, words in BENCHMARK.items():
+        command.add_argument(f"--{name}", help=words[1], **words[0])
+    command.set_defaults(run=run_benchmark)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from comparison import (
     figures,
     numbers,
     products,
+    speed_figures,
     task_figures,
     trial_figures,
     trials,
@@ -20,6 +21,7 @@ from comparison import (
 from comparison.evidence import Record
 from comparison.freshness import check_data
 from comparison.record import read_records
+from comparison.speed import evidence as timings
 from comparison.study import ROOT, Study, StudyError
 from comparison.tables import build_tables
 from reproduction import network_config
@@ -85,6 +87,10 @@ def _all(study: Study, records: Sequence[Record]) -> list[Record]:
     return list(records)
 
 
+def _timed(study: Study, records: Sequence[Record]) -> list[Record]:
+    return timings.timed(records)
+
+
 # What a figure shows, and how it is drawn.
 DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "error_by_layer": (evidence.compared_by_layer, lambda shown: figures.error_by_layer(shown[0])),
@@ -94,7 +100,15 @@ DRAWN: dict[str, tuple[Choose, Callable[[list[Record]], Figure]]] = {
     "accuracy_intervals": (_planned, figures.accuracy_intervals),
     "predictions": (dense_evidence.pictured, task_figures.predictions),
     "cost_accuracy": (_of_case("networks"), figures.cost_accuracy),
-    "speed": (_of_case("speed"), figures.speed),
+    "speed": (_timed, speed_figures.ratios),
+    "roofline": (
+        lambda study, records: timings.main(records),
+        lambda shown: speed_figures.roofline(shown[0]),
+    ),
+    "latency_accuracy": (
+        lambda study, records: timings.latencies(records),
+        speed_figures.latency_accuracy,
+    ),
     "scaling": (_all, cost_figures.speedup),
     "trial": (trials.planned, lambda shown: trial_figures.scoreboard(shown[0])),
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from comparison import agreement, judges
 from comparison.evidence import Record
 from comparison.judges import Judge, Verdict
+from comparison.speed import evidence as timings
 from comparison.study import Study, StudyError
 
 
@@ -112,10 +113,10 @@ CLAIMS = (
     ),
     Claim(
         id="C10",
-        sentence="The reproduction is as fast as the reference.",
+        sentence="In eager execution the reproduction is as fast as the reference.",
         cases=("speed",),
         notebook="notebooks/04_speed.ipynb",
-        judge=judges.of_records,
+        judge=timings.of_equal_speed,
     ),
     Claim(
         id="C11",
@@ -154,6 +155,22 @@ CLAIMS = (
         cases=("tasks",),
         notebook="notebooks/07_tasks.ipynb",
         judge=judges.of_tasks,
+    ),
+    Claim(
+        id="C16",
+        sentence="Training in the fast form is faster than the reference by the factors fixed "
+        "beforehand, and its gradients are as exact.",
+        cases=("speed",),
+        notebook="notebooks/04_speed.ipynb",
+        judge=timings.of_aims("training", timings.of_errors("training", "gradients")),
+    ),
+    Claim(
+        id="C17",
+        sentence="Deployed for inference it is faster than the reference by the factors fixed "
+        "beforehand, with the same outputs and accuracy.",
+        cases=("speed",),
+        notebook="notebooks/04_speed.ipynb",
+        judge=timings.of_aims("inference", timings.of_errors("inference", "outputs")),
     ),
 )
 

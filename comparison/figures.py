@@ -227,33 +227,6 @@ def _name_point(axes: Axes, point: evidence.CostPoint, above: bool) -> None:
     note.set_in_layout(False)  # else the axes shrink for a name that stays within them
 
 
-@_styled
-def speed(records: Sequence[Record]) -> Figure:
-    """Draw the ratio of times, reproduction to reference: every round, median and interval."""
-    rows = [row for record in records for row in record["tables"]["speed"]]
-    rounds = [row for record in records for row in record["tables"]["rounds"]]
-    figure, axes = plt.subplots(figsize=(COLUMN_IN, 0.8 + 0.42 * len(rows)))
-    for place, row in enumerate(rows):
-        taken = [entry["ratio"] for entry in rounds if entry["task"] == row["task"]]
-        axes.plot(
-            taken,
-            numpy.full(len(taken), place + 0.22),
-            linestyle="none",
-            marker="|",
-            markersize=5,
-            color=COLORS["paper"],
-        )
-        median = statistics.Interval(
-            value=row["ratio"], low=row["ratio_low"], high=row["ratio_high"]
-        )
-        _interval(axes, median, place - 0.08, "reproduction")
-    axes.axvline(1.0, color=COLORS["reference"], linewidth=1.0)
-    axes.set_yticks(range(len(rows)), [row["task"] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("time ratio, reproduction / reference (median, 95 % interval)")
-    return figure
-
-
 def save(figure: Figure, folder: Path, name: str, shown: Sequence[Record]) -> list[Path]:
     """Save a figure as SVG and PNG, with stable bytes.
 

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from comparison import arms
-from comparison.benchmark import CLASSES, median_interval
+from comparison.arms import OFFICIAL_CLASSES as CLASSES
+from comparison.speed.timing import median_interval
 from reproduction.forms import EAGER, Form, prepare
 from reproduction.tasks.classification.task import classification_loss
 from reproduction.tasks.task import Batch

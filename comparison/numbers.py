@@ -42,9 +42,10 @@ training.bit_equal_seeds
 tasks.count, tasks.runs, tasks.seeds, tasks.scenes, tasks.epochs, tasks.margin, tasks.pairs,
 tasks.bit_equal
 exchange.images, exchange.flips_float64, exchange.flips_float32
-speed.network, speed.latency_ratio, speed.latency_low, speed.latency_high,
-speed.throughput_ratio, speed.throughput_low, speed.throughput_high, speed.step_ratio,
-speed.step_low, speed.step_high, speed.rounds, speed.same_code
+speed.timings, speed.threads, speed.cpu, speed.features, speed.reproduction_low,
+speed.reproduction_high, speed.aims, speed.aims_timed, speed.aims_met
+roof.network, roof.batch_size, roof.gflops, roof.gbytes_per_s, roof.<arm> (%), roof.deploy (%),
+roof.convolution_share (%), roof.batch_norm_share (%)
 differences.count, differences.measured
 audit.longest_run, audit.limit, audit.control_longest_run, audit.share (%),
 audit.share_limit (%), audit.files, audit.measured
@@ -54,12 +55,12 @@ scaling.slowdown, scaling.many, scaling.half_efficient
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from comparison import evidence, statistics, trials
 from comparison.claims import CLAIMS
 from comparison.evidence import Record, measured
 from comparison.quotes import Put, compared_networks, cost, dense_tasks, listed, networks, paths
+from comparison.speed.quotes import speed
 from comparison.study import ROOT, Study
 from comparison.tables.table import NOT_RUN, fixed, scientific, short
 from reproduction import CLASSIFICATION
@@ -220,23 +221,6 @@ def _exchange(study: Study, records: Sequence[Record], put: Put) -> None:
     put("exchange.images", str(images) if images else NOT_RUN, source)
 
 
-def _speed(study: Study, records: Sequence[Record], put: Put) -> None:
-    timed = evidence.of_case(records, "speed")[:1]
-    source = paths(timed, "tables.speed")
-    name = evidence.short_name(timed[0]["subject"]["network"]) if timed else NOT_RUN
-    put("speed.network", name, source)
-    tasks = {"latency": "latency", "throughput": "throughput", "step": "training step"}
-    first: dict[str, Any] = {}
-    for key, task in tasks.items():
-        row = (evidence.row_where(timed[0], "speed", task=task) if timed else None) or {}
-        first = first or row
-        put(f"speed.{key}_ratio", fixed(row.get("ratio"), 2), source)
-        put(f"speed.{key}_low", fixed(row.get("ratio_low"), 2), source)
-        put(f"speed.{key}_high", fixed(row.get("ratio_high"), 2), source)
-    put("speed.rounds", short(first.get("rounds")), source)
-    put("speed.same_code", fixed(first.get("reference_ratio"), 2), source)
-
-
 def _differences(study: Study, records: Sequence[Record], put: Put) -> None:
     known = evidence.of_case(records, "differences")
     rows = evidence.rows_of(known, "differences")
@@ -276,7 +260,7 @@ PARTS = (
     _training,
     _exchange,
     dense_tasks,
-    _speed,
+    speed,
     _differences,
     _audit,
     cost,

@@ -15,8 +15,10 @@ from comparison.study import (
     AGAINST,
     ARMS,
     DENSE,
+    PRECISIONS,
     ROOT,
     SMALL,
+    SPEED_TASKS,
     TASKS,
     TRACES,
     VARIANTS,
@@ -52,7 +54,15 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
         "image_size": 0,
         "form": "eager",
     },
-    "04_speed": {"image_size": 64, "batch_size": 8, "rounds": 10},
+    "04_speed": {
+        "task": "inference",
+        "image_size": 64,
+        "batch_size": 8,
+        "arms": "reference,reproduction,deploy",
+        "precision": "float32",
+        "rounds": 10,
+        "weights_file": "",
+    },
     "05_differences": {},
     "06_trial": {"plan": "quick"},
     "07_tasks": {
@@ -72,13 +82,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "weights": WEIGHTS,
     "against": AGAINST,
     "plan": tuple(PLANS),
-    "task": TASKS,
+    "precision": PRECISIONS,
     "variant": (SMALL, *VARIANTS),
 }
 LARGEST = 2**32 - 1  # the largest seed that NumPy takes; no number needs more
+# What `task` may be depends on the notebook.
+TASKS_OF: dict[str, tuple[str, ...]] = {"04_speed": SPEED_TASKS, "07_tasks": TASKS}
 SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1, "scenes": 1}
-# Notebooks that take more networks than those for classification, and the family as a whole.
+# Notebooks that take more networks than those for classification; some take the family as a whole.
 FAMILY = ("01_networks", "02_equivalence")
+ANY_NETWORK = ("04_speed",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +117,8 @@ class Settings:
     plan: str = "quick"
     task: str = "segmentation"
     variant: str = SMALL
+    arms: str = ""
+    precision: str = "float32"
     scenes: int = 160
 
     def decisive(self) -> dict[str, Any]:
@@ -183,6 +198,10 @@ def _choices(notebook: str, name: str) -> tuple[str, ...]:
     """List what a parameter may be; nothing if its type is all that is asked."""
     if name == "network" and notebook in FAMILY:
         return (*NETWORKS, DENSE)
+    if name == "network" and notebook in ANY_NETWORK:
+        return tuple(NETWORKS)
+    if name == "task":
+        return TASKS_OF[notebook]
     return CHOICES.get(name, ())
 
 

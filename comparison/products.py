@@ -19,7 +19,10 @@ TABLES = (
     "exchange",
     "tasks",
     "ablation",
+    "aims",
+    "errors",
     "speed",
+    "operators",
     "task_accuracy",
     "differences",
     "traps",
@@ -43,6 +46,8 @@ FIGURES = {
     "predictions": "tasks",
     "cost_accuracy": "networks",
     "speed": "speed",
+    "roofline": "speed",
+    "latency_accuracy": "latencies",
     "trial": "trial",
     "scaling": "networks",  # or any other jobs
 }

@@ -5,7 +5,7 @@ no PyTorch, so that finding out that nothing is to be done stays quick.
 """
 
 import re
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -30,6 +30,9 @@ AGAINST = ("reference", "timm", TRACES)
 LONGEST_SHOWN = 200
 NAME = r"\w[\w.-]*"
 PLAIN = r"[\w.:/~+ -]*"
+TRAINED_SIZE = 32  # pixels of the small data sets that studies train on
+SPEED_TASKS = ("inference", "training")
+PRECISIONS = ("float32", "bfloat16")
 DENSE = "dense"  # stands for all networks of tasks other than classification
 
 
@@ -159,18 +162,53 @@ class TasksPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeedPlan:
-    """The inputs on which both arms are timed."""
+class SpeedRun:
+    """One timing: which arms, on which input.
+
+    Attributes:
+        network: Official name.
+        task: ``inference`` or ``training``.
+        image_size: Height in pixels; the width follows the network's own shape.
+        batch_size: Images a call.
+        precision: Of the arms that have a choice.
+        arms: Timed in turns.
+        rounds: How often.
+    """
 
     network: str
+    task: str
     image_size: int
     batch_size: int
-    rounds: int
+    precision: str = "float32"
+    arms: tuple[str, ...] = ARMS
+    rounds: int = 20
 
     def __post_init__(self) -> None:
+        for name, known in (("task", SPEED_TASKS), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            _need(value in known, f"speed.runs.{name}", value, f"one of {', '.join(known)}")
         for name in ("image_size", "batch_size", "rounds"):
             value = getattr(self, name)
-            _need(value >= 1, f"speed.{name}", value, "a whole number of at least 1")
+            _need(value >= 1, f"speed.runs.{name}", value, "a whole number of at least 1")
+        distinct = len(set(self.arms)) == len(self.arms) > 0
+        _need(distinct, "speed.runs.arms", self.arms, "at least one arm, each once")
+
+
+def speed_run_id(run: Any) -> str:
+    """Name a timing by what decides what is timed; for a `SpeedRun` or a notebook's settings."""
+    size = f"{run.image_size}.b{run.batch_size}"
+    return f"{run.network}.{run.task}.{size}.{run.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedPlan:
+    """What is timed, one record a run."""
+
+    runs: tuple[SpeedRun, ...]
+
+    def __post_init__(self) -> None:
+        names = [speed_run_id(run) for run in self.runs]
+        _need(len(set(names)) == len(names) > 0, "speed.runs", names, "distinct runs, at least one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +240,22 @@ class Study:
     def classifiers(self) -> tuple[str, ...]:
         """The networks for classification among those that are counted."""
         return tuple(name for name in self.networks if name.startswith("cls_"))
+
+    @property
+    def latencies(self) -> tuple[SpeedRun, ...]:
+        """The timings of one image of a classification network at the published size."""
+        return tuple(
+            run
+            for run in (self.speed.runs if self.speed else ())
+            if run.network.startswith("cls_")
+            and (run.task, run.image_size, run.batch_size) == ("inference", 224, 1)
+            and run.precision == "float32"
+        )
+
+    def deploys_trained(self, run: SpeedRun) -> bool:
+        """Whether a timing deploys the network that the study trains, on images of that size."""
+        trained = self.training.network if self.training else None
+        return (run.task, run.network, run.image_size) == ("inference", trained, TRAINED_SIZE)
 
     def compared(self) -> list[Comparison]:
         """List what is compared layer by layer.
@@ -293,6 +347,8 @@ def _value(kind: Any, given: Any, name: str) -> Any:
         return None if given is None else _read(plan, given, f"{name}.")
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
+        if isinstance(item, type) and is_dataclass(item) and isinstance(given, list):
+            return tuple(_read(item, entry, f"{name}.") for entry in given)
         _need(isinstance(given, list), name, given, f"a list of {item.__name__}")
         return tuple(_value(item, entry, f"an entry of {name}") for entry in given)
     if kind is float and type(given) is int:

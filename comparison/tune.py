@@ -17,8 +17,10 @@ import torch
 
 import reference
 from comparison import arms
-from comparison.benchmark import CLASSES, check_input, median_interval, timer
+from comparison.arms import OFFICIAL_CLASSES as CLASSES
 from comparison.record import provenance
+from comparison.speed.contenders import Setup, check
+from comparison.speed.timing import median_interval, timer
 from comparison.statistics import Interval
 from reproduction import TrainConfig, UserError
 from reproduction.forms import EAGER, KEYS, PRECISIONS, TABLE, Form, prepare, table_rows
@@ -97,7 +99,8 @@ def tune(
         raise UserError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
     if rounds < 6:
         raise UserError(f"rounds is {rounds}; fewer than 6 have no 95 % interval")
-    check_input(image_size, batch_size)
+    size = (image_size, image_size)
+    check(Setup(network=network, task="training", image_size=size, batch_size=batch_size), ["fast"])
     forms = candidates(precision, image_size)
     steps = {"reference": _step("reference", network, image_size, batch_size, EAGER)}
     for form in forms:

@@ -12,6 +12,7 @@ from comparison.study import ARMS, DENSE, Comparison, Study, load_study
 from tests.compared import THRESHOLDS, followed, layers, modes, noise
 from tests.synthetic_base import REFERENCE, Record, record
 from tests.synthetic_dense import counted, traced
+from tests.synthetic_speed import timings
 from tests.synthetic_tasks import dense_runs
 from tests.synthetic_trial import trial_rows
 
@@ -39,10 +40,19 @@ tasks:
   margin_points: 5.0
   ablation: [pose]
 speed:
-  network: cls_hrnet_w18_small_v1
-  image_size: 64
-  batch_size: 4
-  rounds: 6
+  runs:
+    - network: cls_hrnet_w18_small_v1
+      task: training
+      image_size: 32
+      batch_size: 128
+      arms: [reference, reproduction, fast]
+      rounds: 8
+    - network: cls_hrnet_w18
+      task: inference
+      image_size: 224
+      batch_size: 1
+      arms: [reference, reproduction, deploy]
+      rounds: 8
 trial: quick
 scaling: true
 """
@@ -183,35 +193,6 @@ def network(name: str, outcome: str = "reproduced") -> Record:
     )
 
 
-def speed(ratio: float = 1.01, rounds: int = 6) -> Record:
-    """Make a timing of two tasks; few rounds have no interval."""
-    spread = 0.02 if rounds >= 6 else None
-    rows = [
-        {
-            **{"task": task, "image_size": 64, "batch_size": size, "paper": "not published"},
-            **{"reference_ms": 20.0, "reproduction_ms": 20.0 * ratio, "ratio": ratio},
-            "ratio_low": None if spread is None else ratio - spread,
-            "ratio_high": None if spread is None else ratio + spread,
-            **{"reference_ratio": 1.002, "rounds": rounds, "tolerance": "ratio <= 1.1"},
-            **{"statement": "no statement", "verdict": "within tolerance"},
-        }
-        for task, size in (("latency", 1), ("throughput", 4), ("training step", 4))
-    ]
-    taken = [
-        {"task": row["task"], "round": i, "ratio": ratio + 0.004 * (i - rounds / 2)}
-        for row in rows
-        for i in range(rounds)
-    ]
-    return record(
-        "speed",
-        "cls_hrnet_w18_small_v1",
-        claim_ids=["C10"],
-        subject={"network": "cls_hrnet_w18_small_v1"},
-        tables={"speed": rows, "rounds": taken},
-        verdict={"outcome": "within tolerance", "reason": "not slower"},
-    )
-
-
 def scaling() -> Record:
     """Make a measurement of two jobs, one at a time and two at a time."""
     rows = [
@@ -333,7 +314,7 @@ def all_records() -> list[Record]:
         trial(),
         *training_runs(),
         *dense_runs(),
-        speed(),
+        *timings(),
         scaling(),
         differences(),
         audit(),

@@ -10,13 +10,13 @@ import os
 import shlex
 import subprocess
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from comparison.study import ROOT, Study, StudyError
+from comparison.study import ROOT, Study, StudyError, speed_run_id
 from workflow import memory
 from workflow.images import images_state
 
@@ -37,6 +37,7 @@ SOURCES = (*PACKAGES, "workflow", "notebooks", "reports", "requirements.lock")
 DATA_FILES = {
     "comparison/differences.py": ("comparison/differences.toml",),
     "comparison/published.py": ("comparison/published.toml",),
+    "comparison/speed/statements.py": ("comparison/speed/aims.toml",),
     "reference/pins.py": ("reference/pins.toml",),
     "reference/recorded.py": ("reference/traces/*",),
     "reproduction/forms.py": ("reproduction/training_forms.toml",),
@@ -46,6 +47,7 @@ DATA_FILES = {
 # Modules that notebooks import to show a result: they cannot change it.
 DISPLAY = (
     "comparison/figures.py",
+    "comparison/speed_figures.py",
     "comparison/tables/__init__.py",
     "comparison/trial_figures.py",
     "comparison/task_figures.py",
@@ -222,9 +224,20 @@ def _speed(study: Study) -> Iterator[Job]:
     plan = study.speed
     if plan is None:
         return
-    names = ("network", "image_size", "batch_size", "rounds")
-    parameters = {name: getattr(plan, name) for name in names}
-    yield _notebook_job(study, "speed", plan.network, parameters=parameters, threads=ALL_CORES)
+    for run in plan.runs:
+        parameters = {**asdict(run), "arms": ",".join(run.arms)}
+        donor = next(_training(study)) if study.deploys_trained(run) else None
+        if donor and study.training:
+            parameters |= {"weights_file": weights_file(donor), "data": study.training.data}
+        yield _notebook_job(
+            study,
+            "speed",
+            speed_run_id(run),
+            parameters=parameters,
+            threads=ALL_CORES,
+            memory_mib=memory.SPEED_MIB,
+            depends=(donor.key,) if donor else (),
+        )
 
 
 def _trial(study: Study) -> Job:

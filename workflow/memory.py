@@ -25,6 +25,7 @@ COMPARISON_MIB = {
 USUAL_MIB = 3500
 TASK_MIB = 2000  # 1200 measured
 TRACES_MIB = 4000  # W48 by parameters; 1790 measured for W32, for pose
+SPEED_MIB = 6000  # all arms of a training step of W18, and one more in a process of its own
 TRIAL_MIB = 9000  # reference and candidates with their steps, kept; 8530 measured
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from comparison.evidence import Record
 from comparison.study import Study
-from comparison.tables import agreement, cost, dense, family, outcomes, structure, trial
+from comparison.tables import agreement, cost, dense, family, outcomes, speed, structure, trial
 from comparison.tables import study as about
 from comparison.tables.table import Table
 
@@ -25,7 +25,10 @@ MAKERS: dict[str, Callable[[Study, Sequence[Record]], Table]] = {
     "exchange": outcomes.exchange,
     "tasks": dense.tasks,
     "ablation": dense.ablation,
-    "speed": outcomes.speed,
+    "aims": speed.aims,
+    "errors": speed.errors,
+    "speed": speed.speed,
+    "operators": speed.operators,
     "task_accuracy": family.task_accuracy,
     "differences": structure.differences,
     "traps": structure.traps,

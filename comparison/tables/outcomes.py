@@ -1,4 +1,4 @@
-"""Tables of what training and timing gave: runs, accuracy, exchanged weights, speed."""
+"""Tables of what training gave: runs, accuracy, exchanged weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,10 +23,6 @@ RUN_COLUMNS = (
 EXCHANGE_COLUMNS = (
     *("trained_by", "seed", "precision", "images", "flips", "reference", "reproduction"),
     *("tolerance", "verdict"),
-)
-SPEED_COLUMNS = (
-    *("network", "task", "image_size", "batch_size", *CONTRACT[:-2], "interval"),
-    *("same_code", "rounds", "threads", *CONTRACT[-2:], "statement"),
 )
 
 
@@ -152,35 +148,4 @@ def _exchanged(record: Record, row: dict[str, Any]) -> dict[str, str]:
         "reproduction": fixed(row["top1_reproduction"], 2),
         "tolerance": "0" if exact else NOTHING,
         "verdict": ("not reproduced" if row["flips"] else "reproduced") if exact else NOTHING,
-    }
-
-
-def speed(study: Study, records: Sequence[Record]) -> Table:
-    """List times of both arms and their ratio."""
-    timed = evidence.of_case(records, "speed")
-    rows = [_timed(record, row) for record in timed for row in record["tables"]["speed"]]
-    caption = (
-        "Milliseconds a call (median), and the ratio reproduction / reference with its 95 % "
-        "interval over interleaved rounds; same code: the reference against itself."
-    )
-    return make_table("speed", caption, SPEED_COLUMNS, rows, evidence.references(timed))
-
-
-def _timed(record: Record, row: dict[str, Any]) -> dict[str, str]:
-    return {
-        "network": record["subject"]["network"],
-        "task": row["task"],
-        "image_size": str(row["image_size"]),
-        "batch_size": str(row["batch_size"]),
-        "paper": row["paper"],
-        "reference": fixed(row["reference_ms"], 2),
-        "reproduction": fixed(row["reproduction_ms"], 2),
-        "delta": f"×{fixed(row['ratio'], 3)}",
-        "interval": interval(row["ratio_low"], row["ratio_high"], 3),
-        "same_code": f"×{fixed(row['reference_ratio'], 3)}",
-        "rounds": str(row["rounds"]),
-        "threads": str(record["provenance"]["threads"]),
-        "tolerance": row["tolerance"].replace("<=", "≤"),
-        "verdict": row["verdict"],
-        "statement": row["statement"],
     }

@@ -116,7 +116,8 @@ def test_e20_one_printed_digit_is_noticed(
 def test_e20_a_deleted_record_leaves_its_products_without_source(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    next((tmp_path / study.results_dir / "records" / "speed").glob("*.json")).unlink()
+    for stored in (tmp_path / study.results_dir / "records" / "speed").glob("*.json"):
+        stored.unlink()
     status, said = verified(capsys)
     assert status == 1
     assert "figures/speed.svg comes from no record" in said

@@ -3,6 +3,7 @@
 import doctest
 import math
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from comparison.record import OUTCOMES
 from comparison.study import ROOT, Study, StudyError
 from tests import synthetic
 from tests.synthetic import Record
+from tests.synthetic_speed import TRAINING, error, timing, timings
 from tests.synthetic_trial import trial_rows
 
 
@@ -48,7 +50,37 @@ GOOD = {
     "C13": "explained difference",
     "C14": "reproduced",
     "C15": "reproduced",
+    "C16": "within tolerance",
+    "C17": "within tolerance",
 }
+
+
+@pytest.mark.parametrize(
+    ("claim", "changed", "outcome", "said"),
+    [
+        ("C16", {}, "within tolerance", "1 of 1 aims met; 1 of 1 gradients within tolerance"),
+        ("C16", {"fast": 1.2}, "not reproduced", "0 of 1 aims met; cls_hrnet_w18_small_v1, train"),
+        ("C16", {"fast": 1.5, "spread": 0.3}, "undecided", "0 of 1 aims met"),
+        ("C16", {"rounds": 3}, "undecided", "without an interval"),
+        ("C17", {"deploy": 2.2}, "not reproduced", "x2.20 [2.18, 2.22] against x2.5"),
+        ("C17", {"errors": []}, "reproduced", "outputs were not compared"),
+        ("C17", {"errors": [error("x", "not reproduced")]}, "not reproduced", "x: 2 times"),
+        ("C16", {"errors": [error("x", "explained difference")]}, "explained difference", "x: 2"),
+    ],
+)
+def test_faster_forms_can_miss_their_aims_or_compute_something_else(
+    study: Study, claim: str, changed: dict[str, Any], outcome: str, said: str
+) -> None:
+    found = verdict(study, claim, *timings(**changed))
+    assert found.outcome == outcome
+    assert said in found.reason
+
+
+def test_an_aim_that_could_not_be_timed_is_told_and_decides_nothing(study: Study) -> None:
+    absent = timing(TRAINING, {"reproduction": 1.0}, absent={"fast": "no such form"})
+    found = verdict(study, "C16", absent)
+    assert (found.outcome, found.reason) == ("not run", "training_32: no such form")
+    assert verdict(study, "C10", absent).outcome == "within tolerance"
 
 
 @pytest.mark.parametrize(

@@ -183,13 +183,6 @@ def test_cost_is_drawn_as_printed_and_as_counted() -> None:
     assert list(printed.get_ydata()) == list(counted.get_ydata()) == [72.3, 76.8]
 
 
-@pytest.mark.parametrize("rounds", [3, 6])
-def test_speed_shows_a_row_a_task_with_or_without_an_interval(rounds: int) -> None:
-    axes = figures.speed([synthetic.speed(rounds=rounds)]).axes[0]
-    labels = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert labels == ["latency", "throughput", "training step"]
-
-
 @pytest.mark.parametrize("name", CLASSIFICATION)
 def test_the_diagram_has_a_slab_for_every_unit(name: str) -> None:
     config = CLASSIFICATION[name]

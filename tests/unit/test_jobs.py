@@ -26,7 +26,7 @@ def of_case(case: str) -> list[Job]:
 
 def test_standard_has_one_job_a_record() -> None:
     keys = [job.key for job in jobs_of(STANDARD)]
-    assert len(keys) == len(set(keys)) == 10 + 18 + 12 + 54 + 1 + 1 + 1 + 1 + 1
+    assert len(keys) == len(set(keys)) == 10 + 18 + 12 + 54 + 17 + 1 + 1 + 1 + 1
 
 
 def test_training_runs_have_the_names_of_their_records() -> None:
@@ -78,8 +78,15 @@ def test_jobs_times_threads_stay_within_the_cores(cores: int) -> None:
         assert jobs.concurrent_jobs(job, cores) * threads <= cores
 
 
+def test_a_deployed_network_gets_the_weights_that_the_study_trains() -> None:
+    (trained,) = [job for job in of_case("speed") if job.depends]
+    assert trained.run_id == "cls_hrnet_w18_small_v1.inference.32.b128.float32"
+    assert trained.depends == ("training/cls_hrnet_w18_small_v1.fashion_mnist.reference.seed0",)
+    assert trained.parameters["data"] == "fashion_mnist"
+
+
 def test_timing_has_the_machine_for_itself() -> None:
-    (speed,) = of_case("speed")
+    speed = of_case("speed")[0]
     assert jobs.concurrent_jobs(speed, 8) == 1
     assert jobs.concurrent_jobs(of_case("training")[0], 8) == 8
 

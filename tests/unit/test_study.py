@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from comparison import products
+from comparison.speed.contenders import MAKERS
+from comparison.speed.statements import aims
 from comparison.study import DENSE, ROOT, StudyError, known_studies, load_study, study_of
 from reproduction import CLASSIFICATION, NETWORKS
 
@@ -32,9 +34,12 @@ def test_committed_studies_are_valid_and_name_known_networks(name: str) -> None:
     study = load_study(name)
     named = {*study.networks}
     assert set(study.classifiers) <= set(CLASSIFICATION)
-    for plan in (study.equivalence, study.training, study.speed):
+    for plan in (study.equivalence, study.training):
         if plan is not None:
             named |= set(getattr(plan, "networks", ()) or (plan.network,))  # type: ignore[union-attr]
+    runs = study.speed.runs if study.speed else ()
+    named |= {run.network for run in runs}
+    assert {arm for run in runs for arm in run.arms} <= set(MAKERS)
     assert named <= {*NETWORKS, DENSE}
     assert study.results_dir == f"results/{name}"
 
@@ -102,6 +107,47 @@ def test_an_unknown_study_is_told_with_the_known_ones() -> None:
 def test_a_name_cannot_leave_the_folder() -> None:
     with pytest.raises(StudyError, match="unknown"):
         load_study("../profiles/local/config")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("task: guessing", "speed.runs.task is 'guessing'; give one of inference, training"),
+        ("image_size: 0", "speed.runs.image_size is 0"),
+        ("precision: half", "speed.runs.precision is 'half'"),
+        ("arms: [reference, reference]", "speed.runs.arms is ('reference', 'reference')"),
+        ("speed: 1", "speed.runs.speed is unknown"),
+    ],
+)
+def test_a_faulty_timing_is_told_in_one_sentence(tmp_path: Path, changed: str, told: str) -> None:
+    entries = {"network": "n", "task": "inference", "image_size": "64", "batch_size": "4"}
+    name, _, value = changed.partition(": ")
+    run = "\n      ".join(f"{key}: {given}" for key, given in {**entries, name: value}.items())
+    text = f"{GOOD}speed:\n  runs:\n    - {run}\n"
+    with pytest.raises(StudyError) as failure:
+        load_study(write(tmp_path, text), tmp_path)
+    assert told in str(failure.value)
+
+
+def test_two_timings_of_one_input_are_refused(tmp_path: Path) -> None:
+    run = "    - {network: n, task: inference, image_size: 64, batch_size: 4}\n"
+    with pytest.raises(StudyError, match="give distinct runs"):
+        load_study(write(tmp_path, f"{GOOD}speed:\n  runs:\n{run}{run}"), tmp_path)
+
+
+def test_standard_times_every_aim_and_the_latency_of_the_family() -> None:
+    study = load_study("standard")
+    assert study.speed is not None
+    timed = {
+        (run.network, run.task, run.image_size, run.batch_size, run.precision, arm)
+        for run in study.speed.runs
+        for arm in run.arms
+    }
+    for aim in aims():
+        size = aim.image_size[0]
+        wanted = (aim.network, aim.task, size, aim.batch_size, aim.precision, aim.arm)
+        assert wanted in timed
+    assert {run.network for run in study.latencies} == set(CLASSIFICATION)
 
 
 def test_only_a_studys_own_folder_belongs_to_it() -> None:

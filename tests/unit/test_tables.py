@@ -14,7 +14,7 @@ from comparison.tables import Table, build_tables
 from comparison.tables import study as about
 from comparison.tables import table as cells
 from comparison.tables.table import CONTRACT, NOT_RUN, REFERENCE_COLUMN, fixed, make_table
-from tests import synthetic
+from tests import synthetic, synthetic_speed
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_no_cell_is_blank_and_every_row_names_the_reference(study: Study, there:
             assert row[REFERENCE_COLUMN] == expected
 
 
-@pytest.mark.parametrize("name", ["networks", "cost", "accuracy", "speed"])
+@pytest.mark.parametrize("name", ["networks", "cost", "accuracy"])
 def test_results_are_laid_out_by_the_contract(tables: dict[str, Table], name: str) -> None:
     assert [column for column in tables[name].columns if column in CONTRACT] == list(CONTRACT)
 
@@ -62,6 +62,22 @@ def test_networks_without_a_record_read_not_run(study: Study) -> None:
     for compared in rows(made["equivalence"]):
         assert {compared[name] for name in ("tensors", "forward_eval", "verdict")} == {NOT_RUN}
     assert {row["verdict"] for row in rows(made["modes"])} == {NOT_RUN}
+
+
+def test_aims_are_listed_whether_they_were_timed_or_not(tables: dict[str, Table]) -> None:
+    by_input = {(r["network"], r["image_size"], r["precision"]): r for r in rows(tables["aims"])}
+    fast = by_input["cls_hrnet_w18_small_v1", "32x32", "float32"]
+    assert (fast["ratio"], fast["aim"], fast["lower"]) == ("×1.80", "×1.7", "×1.5")
+    assert (fast["interval"], fast["verdict"]) == ("[1.78, 1.82]", "reproduced")
+    absent = by_input["pose_hrnet_w32", "256x192", "float32"]
+    assert {absent[name] for name in ("ms", "ratio", "interval", "verdict")} == {NOT_RUN}
+
+
+def test_a_ratio_that_cannot_be_told_is_not_printed(study: Study) -> None:
+    made = {t.name: t for t in build_tables(study, synthetic_speed.timings(spread=0.9))}
+    wide = [row for row in rows(made["speed"]) if row["arm"] != "reference"]
+    assert {row["ratio"] for row in wide} == {"no statement"}
+    assert all(row["statement"].startswith("no statement: the spread") for row in wide)
 
 
 def test_accuracy_shows_means_difference_and_verdict(tables: dict[str, Table]) -> None:

@@ -98,7 +98,7 @@ def test_a_table_that_cannot_be_written_stays(
     [
         (["--precision", "int8"], "precision 'int8' is unknown; use float32 or bfloat16"),
         (["--rounds", "5"], "rounds is 5; fewer than 6 have no 95 % interval"),
-        (["--size", "40"], "image_size 40 runs in the reproduction only"),
+        (["--size", "40"], "40x40 runs in the reproduction only"),
     ],
 )
 def test_a_wrong_request_gets_a_sentence(
