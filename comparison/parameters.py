@@ -11,19 +11,8 @@ from typing import Any
 
 from comparison import clock
 from comparison.mutation.plan import PLANS
-from comparison.study import (
-    AGAINST,
-    ARMS,
-    DENSE,
-    PRECISIONS,
-    ROOT,
-    SMALL,
-    SPEED_TASKS,
-    TASKS,
-    TRACES,
-    VARIANTS,
-    WEIGHTS,
-)
+from comparison.study import AGAINST, ARMS, DENSE, ROOT, SMALL, TASKS, TRACES, VARIANTS, WEIGHTS
+from comparison.timing_plan import PRECISIONS, SPEED_TASKS
 from reference import confinement
 from reproduction import CLASSIFICATION, NETWORKS, UserError
 from reproduction.device import DEVICES

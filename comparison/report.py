@@ -20,7 +20,8 @@ from typing import Any
 import typst
 
 from comparison.products import FIGURES, NUMBERS, TABLES
-from comparison.record import read_records, source_state
+from comparison.provenance import source_state
+from comparison.record import read_records
 from comparison.study import ROOT
 from reproduction import UserError
 from reproduction.durable import write_whole

@@ -13,11 +13,11 @@ from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
 from comparison.mutation.plan import PLANS
+from comparison.timing_plan import ARMS, SpeedPlan, SpeedRun, StudyError, need, shown
 from reference.plain_yaml import NotPlain, read_plain
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "workflow" / "studies"
-ARMS = ("reference", "reproduction")
 WEIGHTS = ("random", "trained")
 # Dense tasks on composed scenes, and what networks they are trained with: the small one that both
 # arms have, and the paper's variants of fusion, which only the reproduction has.
@@ -27,17 +27,10 @@ SMALL = "small"
 VARIANTS = ("full", "across", "final", "bilinear")
 TRACES = "traces"  # the numbers that the official code was recorded to
 AGAINST = ("reference", "timm", TRACES)
-LONGEST_SHOWN = 200
 NAME = r"\w[\w.-]*"
 PLAIN = r"[\w.:/~+ -]*"
 TRAINED_SIZE = 32  # pixels of the small data sets that studies train on
-SPEED_TASKS = ("inference", "training")
-PRECISIONS = ("float32", "bfloat16")
 DENSE = "dense"  # stands for all networks of tasks other than classification
-
-
-class StudyError(ValueError):
-    """Say what is wrong with a study's name or file, in one sentence."""
 
 
 class Comparison(NamedTuple):
@@ -79,10 +72,10 @@ class EquivalencePlan:
     traces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _need(set(self.weights) <= set(WEIGHTS), "equivalence.weights", self.weights, WEIGHTS)
+        need(set(self.weights) <= set(WEIGHTS), "equivalence.weights", self.weights, WEIGHTS)
         for name in ("steps", "long_steps"):
             value = getattr(self, name)
-            _need(value >= 1, f"equivalence.{name}", value, "a whole number of at least 1")
+            need(value >= 1, f"equivalence.{name}", value, "a whole number of at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +93,14 @@ class TrainingPlan:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        _need(set(self.arms) <= set(ARMS), "training.arms", self.arms, ARMS)
-        _need(bool(self.seeds), "training.seeds", self.seeds, "at least one seed")
+        need(set(self.arms) <= set(ARMS), "training.arms", self.arms, ARMS)
+        need(bool(self.seeds), "training.seeds", self.seeds, "at least one seed")
         distinct = len(set(self.seeds)) == len(self.seeds)
-        _need(distinct and min(self.seeds) >= 0, "training.seeds", self.seeds, "distinct, from 0")
+        need(distinct and min(self.seeds) >= 0, "training.seeds", self.seeds, "distinct, from 0")
         for name in ("epochs", "batch_size", "threads"):
             value = getattr(self, name)
-            _need(value >= 1, f"training.{name}", value, "a whole number of at least 1")
-        _need(self.margin_pp > 0, "training.margin_pp", self.margin_pp, "a number above 0")
+            need(value >= 1, f"training.{name}", value, "a whole number of at least 1")
+        need(self.margin_pp > 0, "training.margin_pp", self.margin_pp, "a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +127,16 @@ class TasksPlan:
     ablation: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _need(bool(self.names), "tasks.names", self.names, "at least one task")
-        _need(set(self.names) <= set(TASKS), "tasks.names", self.names, TASKS)
-        _need(set(self.arms) <= set(ARMS), "tasks.arms", self.arms, ARMS)
-        _need(set(self.ablation) <= set(ABLATED), "tasks.ablation", self.ablation, ABLATED)
+        need(bool(self.names), "tasks.names", self.names, "at least one task")
+        need(set(self.names) <= set(TASKS), "tasks.names", self.names, TASKS)
+        need(set(self.arms) <= set(ARMS), "tasks.arms", self.arms, ARMS)
+        need(set(self.ablation) <= set(ABLATED), "tasks.ablation", self.ablation, ABLATED)
         distinct = len(set(self.seeds)) == len(self.seeds) > 0
-        _need(distinct and min(self.seeds) >= 0, "tasks.seeds", self.seeds, "distinct, from 0")
+        need(distinct and min(self.seeds) >= 0, "tasks.seeds", self.seeds, "distinct, from 0")
         for name in ("epochs", "scenes"):
             value = getattr(self, name)
-            _need(value >= 1, f"tasks.{name}", value, "a whole number of at least 1")
-        _need(self.margin_points > 0, "tasks.margin_points", self.margin_points, "more than 0")
+            need(value >= 1, f"tasks.{name}", value, "a whole number of at least 1")
+        need(self.margin_points > 0, "tasks.margin_points", self.margin_points, "more than 0")
 
     def runs(self) -> list[tuple[str, str, str, int]]:
         """List what is trained: task, variant of the network, arm and seed."""
@@ -159,56 +152,6 @@ class TasksPlan:
             for variant in VARIANTS
             for seed in self.seeds
         ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedRun:
-    """One timing: which arms, on which input.
-
-    Attributes:
-        network: Official name.
-        task: ``inference`` or ``training``.
-        image_size: Height in pixels; the width follows the network's own shape.
-        batch_size: Images a call.
-        precision: Of the arms that have a choice.
-        arms: Timed in turns.
-        rounds: How often.
-    """
-
-    network: str
-    task: str
-    image_size: int
-    batch_size: int
-    precision: str = "float32"
-    arms: tuple[str, ...] = ARMS
-    rounds: int = 20
-
-    def __post_init__(self) -> None:
-        for name, known in (("task", SPEED_TASKS), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            _need(value in known, f"speed.runs.{name}", value, f"one of {', '.join(known)}")
-        for name in ("image_size", "batch_size", "rounds"):
-            value = getattr(self, name)
-            _need(value >= 1, f"speed.runs.{name}", value, "a whole number of at least 1")
-        distinct = len(set(self.arms)) == len(self.arms) > 0
-        _need(distinct, "speed.runs.arms", self.arms, "at least one arm, each once")
-
-
-def speed_run_id(run: Any) -> str:
-    """Name a timing by what decides what is timed; for a `SpeedRun` or a notebook's settings."""
-    size = f"{run.image_size}.b{run.batch_size}"
-    return f"{run.network}.{run.task}.{size}.{run.precision}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedPlan:
-    """What is timed, one record a run."""
-
-    runs: tuple[SpeedRun, ...]
-
-    def __post_init__(self) -> None:
-        names = [speed_run_id(run) for run in self.runs]
-        _need(len(set(names)) == len(names) > 0, "speed.runs", names, "distinct runs, at least one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +172,7 @@ class Study:
     scaling: bool = field(default=False)
 
     def __post_init__(self) -> None:
-        _need(self.trial in ("", *PLANS), "trial", self.trial, f"one of {', '.join(PLANS)}")
+        need(self.trial in ("", *PLANS), "trial", self.trial, f"one of {', '.join(PLANS)}")
 
     @property
     def results_dir(self) -> str:
@@ -313,20 +256,10 @@ def study_of(results_dir: str | Path) -> Study | None:
     return None
 
 
-def _shown(given: Any) -> str:
-    shown = repr(given)
-    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…"
-
-
-def _need(holds: bool, name: str, given: Any, expected: Any) -> None:
-    if not holds:
-        raise StudyError(f"{name} is {_shown(given)}; give {expected}")
-
-
 def _read(kind: type, entries: Any, prefix: str, **known: Any) -> Any:
     """Build a plan from a mapping; every key is checked, nothing is converted silently."""
     if not isinstance(entries, dict):
-        raise StudyError(f"{prefix.rstrip('.') or 'the file'} is {_shown(entries)}; give a mapping")
+        raise StudyError(f"{prefix.rstrip('.') or 'the file'} is {shown(entries)}; give a mapping")
     plan = {item.name: item for item in fields(kind) if item.name not in known}
     for name in entries:
         if name not in plan:
@@ -349,18 +282,18 @@ def _value(kind: Any, given: Any, name: str) -> Any:
         item = get_args(kind)[0]
         if isinstance(item, type) and is_dataclass(item) and isinstance(given, list):
             return tuple(_read(item, entry, f"{name}.") for entry in given)
-        _need(isinstance(given, list), name, given, f"a list of {item.__name__}")
+        need(isinstance(given, list), name, given, f"a list of {item.__name__}")
         return tuple(_value(item, entry, f"an entry of {name}") for entry in given)
     if kind is float and type(given) is int:
         return float(given)
-    _need(type(given) is kind, name, given, f"a value of type {kind.__name__}")
+    need(type(given) is kind, name, given, f"a value of type {kind.__name__}")
     if kind is str and name != "description":  # names become paths and words of command lines
-        _need(
+        need(
             bool(re.fullmatch(PLAIN, given)),
             name,
             given,
             "letters, digits and any of _ . : / ~ + -",
         )
     if kind is float:
-        _need(isfinite(given), name, given, "a finite number")
+        need(isfinite(given), name, given, "a finite number")
     return given

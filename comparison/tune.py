@@ -18,7 +18,7 @@ import torch
 import reference
 from comparison import arms
 from comparison.arms import OFFICIAL_CLASSES as CLASSES
-from comparison.record import provenance
+from comparison.provenance import provenance
 from comparison.speed.contenders import Setup, check
 from comparison.speed.timing import median_interval, timer
 from comparison.statistics import Interval

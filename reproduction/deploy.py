@@ -9,7 +9,7 @@ passes over memory. Which runtime then runs this form fastest is the matter of
 import copy
 from collections import Counter
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -103,7 +103,9 @@ def _fold_within(sequence: nn.Sequential, places: Counter[int]) -> None:
     """Replace each pair of a convolution and its normalization by one convolution."""
     for (name, conv), (norm_name, norm) in pairwise(list(sequence.named_children())):
         if _is_foldable(conv, norm) and places[id(conv)] == places[id(norm)] == 1:
-            setattr(sequence, name, fuse_conv_bn_eval(conv, norm))
+            setattr(
+                sequence, name, fuse_conv_bn_eval(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm))
+            )
             delattr(sequence, norm_name)
 
 

@@ -58,7 +58,7 @@ def interleaved(
     for name in work:
         work[name](images)
     for _ in range(rounds):
-        for name in (*work, *reversed(work)):
+        for name in (*work, *reversed(list(work))):
             start = time.perf_counter()
             work[name](images)
             taken[name].append(time.perf_counter() - start)

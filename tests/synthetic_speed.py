@@ -6,7 +6,7 @@ from typing import Any
 from comparison.speed import case
 from comparison.speed.contenders import Made, Setup
 from comparison.speed.measure import Timed, speed_rows
-from comparison.study import SpeedRun, speed_run_id
+from comparison.timing_plan import SpeedRun, speed_run_id
 from tests.synthetic_base import Record, record
 
 TRAINING = Setup(

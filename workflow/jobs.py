@@ -8,7 +8,6 @@ import ast
 import json
 import os
 import shlex
-import subprocess
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -16,7 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from comparison.study import ROOT, Study, StudyError, speed_run_id
+from comparison.study import ROOT, Study, StudyError
+from comparison.timing_plan import speed_run_id
 from workflow import memory
 from workflow.images import images_state
 
@@ -336,27 +336,3 @@ def _modules(name: str, root: Path) -> Iterator[Path]:
 def available_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def report_files(root: Path = ROOT) -> list[str]:
-    """List what the report is made from, beside the study's own tables and figures."""
-    text = ("*.typ", "sections/*.typ", "*.bib", "*.toml")
-    files = [path for pattern in text for path in (root / "reports").glob(pattern)]
-    standard = root / "results" / "standard"
-    for pattern in ("tables/*.csv", "tables/*.json", "figures/*.svg"):
-        files += standard.glob(pattern)
-    return sorted(str(path.relative_to(root)) for path in files)
-
-
-def source_state(root: Path = ROOT) -> str:
-    """Return the commit, and whether source differs from it: the report prints both."""
-    try:
-        commit, changed = (
-            subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", *SOURCES))
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "no version control"
-    return f"{commit} with uncommitted changes" if changed else commit

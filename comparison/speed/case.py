@@ -13,7 +13,7 @@ from comparison.record import measurement, new_record
 from comparison.speed import errors, machine, memory, statements, work
 from comparison.speed.contenders import Setup
 from comparison.speed.measure import Timed, aims_of, measure, speed_rows
-from comparison.study import speed_run_id
+from comparison.timing_plan import speed_run_id
 from reference.errors import ReferenceUnavailable
 from reproduction import network_config
 from reproduction.device import resolve_device

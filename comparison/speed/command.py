@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from comparison.record import provenance
+from comparison.provenance import provenance
 from comparison.speed import machine, statements
 from comparison.speed.case import identity_of, memory_rows, size_of
 from comparison.speed.contenders import Setup, check

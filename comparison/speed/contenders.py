@@ -14,7 +14,7 @@ from torch import nn
 import reference
 from comparison import arms
 from comparison.speed import machine
-from comparison.study import PRECISIONS, SPEED_TASKS
+from comparison.timing_plan import PRECISIONS, SPEED_TASKS
 from reference.errors import ReferenceUnavailable
 from reproduction import (
     NETWORKS,

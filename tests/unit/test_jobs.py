@@ -12,7 +12,7 @@ import pytest
 from comparison.parameters import COMMON
 from comparison.parameters import NOTEBOOKS as KNOWN_PARAMETERS
 from comparison.study import ROOT, StudyError, load_study
-from workflow import expected, jobs, memory
+from workflow import document, expected, jobs, memory
 from workflow.images import images_state
 from workflow.jobs import Job, jobs_of
 
@@ -239,24 +239,24 @@ def test_the_audit_depends_on_all_of_the_reproduction() -> None:
 
 
 def test_the_report_depends_on_its_text() -> None:
-    assert {"reports/report.typ", "reports/metadata.toml"} <= set(jobs.report_files())
+    assert {"reports/report.typ", "reports/metadata.toml"} <= set(document.report_files())
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_reports_state_is_commit_and_changed_source(tmp_path: Path) -> None:
-    assert jobs.source_state(tmp_path) == "no version control"
+    assert document.source_state(tmp_path) == "no version control"
     for folder in ("reproduction", "results"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.py").write_text("x = 1\n")
     author = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     for arguments in (("init", "-q"), ("add", "."), (*author, "commit", "-q", "-m", "one")):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
-    clean = jobs.source_state(tmp_path)
+    clean = document.source_state(tmp_path)
     assert len(clean) == 40
     (tmp_path / "results" / "a.py").write_text("x = 2\n")
-    assert jobs.source_state(tmp_path) == clean
+    assert document.source_state(tmp_path) == clean
     (tmp_path / "reproduction" / "a.py").write_text("x = 2\n")
-    assert jobs.source_state(tmp_path) == f"{clean} with uncommitted changes"
+    assert document.source_state(tmp_path) == f"{clean} with uncommitted changes"
 
 
 def test_the_longest_jobs_begin_first_and_donors_before_what_waits() -> None:

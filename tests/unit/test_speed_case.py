@@ -6,7 +6,7 @@ import torch
 from comparison.parameters import check
 from comparison.speed import case, machine, work
 from comparison.speed.contenders import Setup, make
-from comparison.study import SpeedRun, speed_run_id
+from comparison.timing_plan import SpeedRun, speed_run_id
 from reproduction import UserError, network_config
 from tests.synthetic_speed import LATENCY, TRAINING, timed
 
