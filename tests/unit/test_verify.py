@@ -10,7 +10,8 @@ import nbformat
 import pytest
 
 from comparison import __main__ as command_line
-from comparison import build, claims, record, verify
+from comparison import build, claims, record, report, verify
+from comparison.ledger import LedgerError
 from comparison.study import Study, StudyError
 from tests import synthetic
 
@@ -94,6 +95,29 @@ def test_an_edited_record_is_refused(stored: tuple[Study, Path], edit: Callable[
     edit("records/audit/all.json", lambda b: b.replace(b'"value": 67', b'"value": 97'))
     with pytest.raises(record.RecordError, match=r"all\.json was changed after it was written"):
         verify.differences(stored[0])
+
+
+def test_no_command_takes_a_record_that_was_sealed_again(
+    stored: tuple[Study, Path],
+    edit: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def forge(content: bytes) -> bytes:
+        forged = json.loads(content)
+        forged["verdict"]["outcome"] = "reproduced"
+        forged["verdict"]["reason"] = "I say so"
+        del forged["sha256"]
+        return json.dumps({**forged, "sha256": record._digest(forged)}).encode()
+
+    monkeypatch.setattr(command_line, "load_study", lambda name: stored[0])
+    edit("records/audit/all.json", forge)
+    for command in ("build", "verify", "verdicts"):
+        assert command_line.main([command, "--study", "synthetic"]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("audit/all.json is not in the ledger") and told.count("\n") == 1
+    with pytest.raises(LedgerError, match="it was edited and sealed again"):
+        report.collect("synthetic", {}, stored[1])
 
 
 def test_a_deleted_record_leaves_its_products_without_source(
