@@ -75,6 +75,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "variant": (SMALL, *VARIANTS),
 }
 LARGEST = 2**32 - 1  # the largest seed that NumPy takes; no number needs more
+# It runs no official code itself; the kernels that it starts need sockets, and confine themselves.
+STARTS_NOTEBOOKS = ("08_scaling",)
 # What `task` may be depends on the notebook.
 TASKS_OF: dict[str, tuple[str, ...]] = {"04_speed": SPEED_TASKS, "07_tasks": TASKS}
 SMALLEST: dict[str, int] = {"epochs": 1, "batch_size": 1, "rounds": 1, "steps": 1, "scenes": 1}
@@ -134,7 +136,8 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     """Check a notebook's variables and freeze them.
 
     In a kernel, data that have to be downloaded are obtained as well; from then on it is confined
-    to the results folder and without a network (`reference.confinement`).
+    to the results folder and without a network (`reference.confinement`), unless it only starts
+    other notebooks.
 
     Args:
         notebook: Name of the notebook without its ending.
@@ -158,7 +161,8 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     values["results_dir"] = _inside(values["results_dir"])
     if "get_ipython" in namespace:  # the last moment at which the network is there
         obtain(data)
-        confinement.enter(values["results_dir"])
+        if notebook not in STARTS_NOTEBOOKS:
+            confinement.enter(values["results_dir"])
     clock.begin()
     return Settings(notebook=notebook, **values)
 

@@ -24,7 +24,7 @@ from reproduction.export import export_onnx
 from reproduction.networks import build_network
 from reproduction.runtimes import CHOICE, PRECISIONS, Predict, load, load_file, unavailable
 
-# torch.compile takes minutes a network and was measured to be slower: not in the table.
+# torch.compile takes minutes a network, so it is not in the table.
 MEASURED = ("eager", "onnxruntime", "openvino")
 ROUNDS = 8
 Row = dict[str, Any]

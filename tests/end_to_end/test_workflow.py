@@ -105,7 +105,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "workflow", tree / "workflow")
     write(tree / "workflow" / "studies" / "small.yaml", STUDY)
     (tree / "comparison" / "mutation").mkdir(parents=True)
-    for name in ("study.py", "products.py", "mutation/__init__.py", "mutation/plan.py"):
+    for name in (
+        "study.py",
+        "timing_plan.py",
+        "products.py",
+        "mutation/__init__.py",
+        "mutation/plan.py",
+    ):
         shutil.copy(ROOT / "comparison" / name, tree / "comparison" / name)
     write(tree / "comparison" / "__main__.py", MAKER)
     for name in ("__init__", "measuring", "build", "report"):

@@ -21,8 +21,9 @@ LINUX_ONLY = re.compile(r"cuda-|nvidia-|triton")
 UNWANTED = "rfc3987-syntax"
 # Called as `python -m`, by the Makefile or by a job, and imported by nobody.
 CALLED = {"jupyterlab", "mypy", "papermill", "ruff", "snakemake"}
-# Imported on our behalf: the kernel of the notebooks, and what timm needs in torch's version.
-BEHIND = {"ipykernel", "torchvision"}
+# Imported on our behalf: the kernel of the notebooks, what timm needs in torch's version, what
+# torch's exporter to ONNX needs, and Snakemake's executor that the SLURM profile names.
+BEHIND = {"ipykernel", "torchvision", "onnxscript", "snakemake-executor-plugin-slurm"}
 DEPENDENCY_ROW = re.compile(r"^\| ([a-z][a-z0-9, -]+) \| .+ \|$")
 
 

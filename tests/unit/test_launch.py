@@ -261,3 +261,9 @@ def test_the_pdf_is_copied_only_when_it_changed(
     leave(root / "results/tiny/report.pdf", "two")
     launch.publish(TINY)
     assert published.read_text() == "two"
+
+
+def test_official_files_are_never_compiled_by_a_launch() -> None:
+    """Compiling one prints the line that a warning is about, and CLEANROOM.md forbids that."""
+    official = "/a/reference/official/HRNet-X@123/lib/models/net.py"
+    assert launch.NOT_OURS.search(official) and not launch.NOT_OURS.search("/a/reference/loader.py")
