@@ -203,6 +203,18 @@ def test_many_crops_at_once_have_the_bits_of_single_ones() -> None:
     assert np.array_equal(crop_images(images, matrices, (16, 12)), np.stack(single))
 
 
+def test_upright_crops_come_from_the_same_bits_as_turned_ones() -> None:
+    draw = np.random.default_rng(0)
+    boxes = [CropBox((x, y), (s, s)) for x, y, s in draw.uniform(0.05, 30, (6, 3))]
+    upright = crops.inverse_matrix(np.stack([crop_matrix(box, (16, 12)) for box in boxes]))
+    turned = crop_matrix(boxes[0], (16, 12), 30.0)[None]
+    both = np.concatenate([upright, turned])  # one turned crop sends all through the matrices
+    assert not upright[:, 0, 1].any() and turned[0, 0, 1] != 0
+    assert np.array_equal(
+        crops.source_grid(upright, (16, 12)), crops.source_grid(both, (16, 12))[:-1]
+    )
+
+
 def test_weights_multiply_prediction_and_target() -> None:
     # Errors 1 and 2 with weights 1 and 0.5, four pixels each: half the mean of (1, 1).
     prediction = torch.tensor([1.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)

@@ -14,6 +14,7 @@ from reproduction.errors import UserError
 
 SCALE_UNIT_PX = 200.0  # scales of boxes are in units of 200 px, MPII's convention
 BOX_MARGIN = 1.25
+AT_ONCE = 2  # images in float64 that a processor's cache holds
 MPII_CENTER_DOWN = 15.0  # px of one unit of scale, towards the middle of the body
 
 
@@ -150,19 +151,44 @@ def crop_images(images: np.ndarray, matrices: np.ndarray, output_wh: tuple[int, 
     Returns:
         (B, height, width, C) uint8.
     """
-    width, height = output_wh
-    rows, columns = np.mgrid[:height, :width]
-    places = np.stack([columns, rows], axis=-1).astype(np.float64)
-    source = transform_points(places, inverse_matrix(matrices)[:, None])
+    source = source_grid(inverse_matrix(matrices), output_wh)
     # Coordinates of -1 and 1 are the centers of the first and last pixel; a lone one has both.
     extent = np.maximum(np.array([images.shape[2], images.shape[1]]) - 1, 1)
     source *= 2
     source /= extent
     source -= 1
-    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float64))
-    crops = F.grid_sample(pixels, torch.from_numpy(source), "bilinear", "zeros", align_corners=True)
-    levels = crops.numpy().round().clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
+    grid = torch.from_numpy(source)
+    crops = np.empty((*source.shape[:3], images.shape[3]), dtype=np.uint8)
+    for first in range(0, len(images), AT_ONCE):
+        few = slice(first, first + AT_ONCE)
+        planes = np.ascontiguousarray(images[few].transpose(0, 3, 1, 2))
+        pixels = torch.from_numpy(planes).double()
+        levels = F.grid_sample(pixels, grid[few], "bilinear", "zeros", align_corners=True)
+        crops[few] = levels.round_().clamp_(0, 255).permute(0, 2, 3, 1).numpy()
+    return crops
+
+
+def source_grid(inverses: np.ndarray, output_wh: tuple[int, int]) -> np.ndarray:
+    """Return where in its image each pixel of a crop comes from.
+
+    Args:
+        inverses: (B, 2, 3), from each crop to its image.
+        output_wh: Width and height of the crops.
+
+    Returns:
+        (B, height, width, 2) float64, x and y.
+    """
+    width, height = output_wh
+    if inverses[:, (0, 1), (1, 0)].any():
+        rows, columns = np.mgrid[:height, :width]
+        places = np.stack([columns, rows], axis=-1).astype(np.float64)
+        return transform_points(places, inverses[:, None])
+    # Upright, as most are: each axis by itself, with the same bits in a third of the time.
+    source = np.empty((len(inverses), height, width, 2))
+    x, y = inverses[:, 0], inverses[:, 1]
+    source[..., 0] = (np.arange(width) * x[:, :1] + x[:, 2:])[:, None, :]
+    source[..., 1] = (np.arange(height) * y[:, 1:2] + y[:, 2:])[:, :, None]
+    return source
 
 
 def check_keypoints(
