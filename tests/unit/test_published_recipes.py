@@ -310,10 +310,10 @@ def test_a_head_is_trained_at_its_own_rate(tmp_path: Path, monkeypatch: pytest.M
     short = replace(recipe.training(), epochs=2, batch_size=1)
     seen: list[list[float]] = []
 
-    def note(model: Any, batch: Any, optimizer: torch.optim.Optimizer, loss_of: Any) -> Any:
+    def note(model: Any, batch: Any, optimizer: torch.optim.Optimizer, *more: Any) -> Any:
         seen.append([group["lr"] for group in optimizer.param_groups])
         assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
-        return train_step(model, batch, optimizer, loss_of)
+        return train_step(model, batch, optimizer, *more)
 
     monkeypatch.setattr("reproduction.train.train_step", note)
     train(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from comparison import provenance
 from comparison import record as records
 from comparison.record import RecordError, measurement, new_record, read_record, write_record
 from tests.synthetic_base import seal
@@ -201,9 +202,9 @@ def test_the_standard_study_refuses_changed_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = {"commit": "0" * 40, "dirty": True, "lock_sha256": ""}
-    monkeypatch.setattr(records, "source_state", lambda: state)
+    monkeypatch.setattr(provenance, "source_state", lambda: state)
     with pytest.raises(RecordError, match="records of committed source only"):
         write_record(tmp_path / "standard", example())
     assert write_record(tmp_path / "quick", example()).exists()
-    monkeypatch.setattr(records, "source_state", lambda: {**state, "dirty": False})
+    monkeypatch.setattr(provenance, "source_state", lambda: {**state, "dirty": False})
     assert write_record(tmp_path / "standard", example()).exists()
