@@ -101,9 +101,11 @@ def epochs_table(record: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(record["tables"]["epochs"])[[*columns, "test_top5", "wall_s"]]
 
 
-def loss_curve(record: dict[str, Any]) -> Figure:
-    """Draw a record's training loss over the steps."""
+def loss_curve(record: dict[str, Any]) -> Figure | None:
+    """Draw a record's training loss over the steps; nothing of a run too short to have one."""
     losses = pd.DataFrame(record["tables"]["losses"])
+    if losses.empty:
+        return None
     title = f"{record['subject']['arm']}, seed {record['subject']['seed']}"
     axes = losses.plot(x="step", y="train_loss", ylabel="training loss (nats)", title=title)
     return axes.figure

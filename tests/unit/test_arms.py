@@ -111,3 +111,11 @@ def test_a_fast_run_records_its_form_and_decides_as_the_other_arm(tmp_path: obje
     assert record["subject"]["forms_table_sha256"] == table_sha256()
     assert record["subject"]["config"]["form"] == "fast"
     assert record["verdict"]["outcome"] == "reproduced"  # the weights serve both arms alike
+
+
+def test_a_run_of_a_few_steps_has_no_curve() -> None:
+    rows = [{"step": 10, "train_loss": 2.0}, {"step": 20, "train_loss": 1.0}]
+    record = {"subject": {"arm": "reproduction", "seed": 0}, "tables": {"losses": rows}}
+
+    assert training.loss_curve(record) is not None
+    assert training.loss_curve({**record, "tables": {"losses": []}}) is None
