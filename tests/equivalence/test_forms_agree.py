@@ -13,6 +13,7 @@ from reproduction import TrainConfig, small_maps
 from reproduction.checkpoints import official_name
 from reproduction.forms import Form, prepare
 from reproduction.train import make_optimizer
+from tests.unit.toys import dropping
 
 pytestmark = [pytest.mark.reference, pytest.mark.full]
 FAST = Form(name="fast", channels_last=True, gemm_limit=4, fused_optimizer=True)
@@ -46,14 +47,5 @@ def test_the_fast_form_agrees_with_the_reference() -> None:
 
 
 def test_a_dropped_tap_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    reach = small_maps.reach
-
-    def dropping(*sizes: int) -> small_maps.Reach:
-        found = reach(*sizes)
-        if found.taps == 1:
-            return found
-        crop, padding = ((a, b - 1) for a, b in (found.crop, found.padding))
-        return found._replace(taps=found.taps - 1, crop=crop, padding=padding)
-
-    monkeypatch.setattr(small_maps, "reach", dropping)
+    monkeypatch.setattr(small_maps, "reach", dropping(small_maps.reach))
     assert compared().exit_code == 1

@@ -10,6 +10,7 @@ from torch import nn
 
 from reproduction import forms, small_maps
 from reproduction.forms import EAGER, Form
+from tests.unit.toys import dropping
 
 KERNELS = ((1, 1, 0), (3, 1, 1), (3, 2, 1))  # kernel, stride, padding
 SIZES = tuple(product((1, 2, 3, 4), repeat=2))
@@ -60,16 +61,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_a_dropped_tap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    reach = small_maps.reach
-
-    def dropping(*sizes: int) -> small_maps.Reach:
-        found = reach(*sizes)
-        if found.taps == 1:
-            return found
-        crop, padding = ((a, b - 1) for a, b in (found.crop, found.padding))
-        return found._replace(taps=found.taps - 1, crop=crop, padding=padding)
-
-    monkeypatch.setattr(small_maps, "reach", dropping)
+    monkeypatch.setattr(small_maps, "reach", dropping(small_maps.reach))
     torch.manual_seed(0)
     assert error_of(3, 2, 1, (2, 2), last=True) > 0.1
 

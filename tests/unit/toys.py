@@ -4,6 +4,7 @@
 `Ours` does none of this and is cut into modules differently.
 """
 
+from collections.abc import Callable
 from functools import reduce
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from comparison.engine.sides import Side
 from comparison.engine.states import load_state, random_batch, random_state
 from comparison.pairing import Pair
+from reproduction import small_maps
 
 CLASSES = 5
 TO_THEIRS = {
@@ -116,3 +118,16 @@ def toy_pair(count: int = 2) -> Pair:
 
 def _sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+
+
+def dropping(reach: Callable[..., small_maps.Reach]) -> Callable[..., small_maps.Reach]:
+    """Plant a fault in products over taps: the last tap of every longer kernel is left out."""
+
+    def faulty(*sizes: int) -> small_maps.Reach:
+        found = reach(*sizes)
+        if found.taps == 1:
+            return found
+        crop, padding = ((a, b - 1) for a, b in (found.crop, found.padding))
+        return found._replace(taps=found.taps - 1, crop=crop, padding=padding)
+
+    return faulty
