@@ -135,5 +135,12 @@ def _first_account() -> Account:
     return account
 
 
+def _forked() -> None:
+    """Begin at zero in a forked process: the system counts its processor time anew."""
+    _account.cpu_before_s = 0.0
+
+
 _account = _first_account()
 _is_fresh = True
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

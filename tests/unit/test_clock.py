@@ -1,6 +1,7 @@
 """The account of a job's time: phases sum up, and the job begins with its process."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -59,6 +60,19 @@ def test_a_second_run_in_a_kernel_is_a_job_of_its_own(monkeypatch: pytest.Monkey
     assert found["started_unix_s"] == pytest.approx(time.time(), abs=1)
     assert found["wall_s"] < 1 and found["phases_s"]["kernel start"] == 0.0
     assert found["cpu_s"] < 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork (Linux, macOS)")
+def test_a_forked_process_has_processor_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the parent had used before the job is no part of what the child uses."""
+    monkeypatch.setattr(clock, "_account", clock.Account(0.0, 400.0, None, since=0.0))
+    queue = multiprocessing.get_context("fork").SimpleQueue()
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: queue.put(clock.summary()["cpu_s"])
+    )
+    child.start()
+    child.join()
+    assert 0 <= queue.get() < 60
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc (Linux)")
