@@ -125,6 +125,7 @@ class Watch(TorchFunctionMode):
                 module.register_forward_pre_hook(self._entering(path), prepend=True)
             )
             self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
+        self._handles.append(_WatchedFunctions(self._record))
         return super().__enter__()
 
     def __exit__(self, *problem: Any) -> None:
@@ -135,10 +136,10 @@ class Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
         op = operation(func)
-        if not op:
-            return func(*args, **kwargs)
+        return self._record(op, func, args, kwargs or {}) if op else func(*args, **(kwargs or {}))
+
+    def _record(self, op: str, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         place = Place(self._path[-1], op, self._counts.get((self._path[-1], op), 0))
         given = tensors_in(args) + tensors_in(kwargs)
         sources = [self._source(tensor) for tensor in given]
@@ -219,6 +220,26 @@ class Watch(TorchFunctionMode):
 
     def _leaving(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
         self._path.pop()
+
+
+class _WatchedFunctions:
+    """Make each call of a `torch.autograd.Function` one operation, until removed.
+
+    Its gradient is its own; what it calls inside is no part of the graph.
+    """
+
+    def __init__(self, record: Callable[..., Any]) -> None:
+        self._plain = plain = torch.autograd.Function.__dict__["apply"]
+
+        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch._C.DisableTorchFunction():
+                return record(cls.__name__, plain.__get__(None, cls), args, kwargs)
+
+        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[method-assign]
+
+    def remove(self) -> None:
+        """Put PyTorch's own back."""
+        torch.autograd.Function.apply = self._plain
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

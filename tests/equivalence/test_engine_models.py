@@ -79,6 +79,33 @@ def test_a_mistake_in_an_odd_model_is_still_found() -> None:
     assert {"forward eval", "forward train"} <= set(failed(report))
 
 
+def scaled(factor: float, slope: float) -> nn.Module:
+    """Make a model whose last operation is a function with a gradient of its own."""
+
+    class Scale(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return factor * x.relu()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return slope * gradients[0]
+
+    return Around(lambda m, x: Scale.apply(m(x).exp()))
+
+
+def test_a_function_with_a_gradient_of_its_own_is_one_operation() -> None:
+    """Its inside is no part of the graph: gradients are compared at what it returns."""
+    plain_one = Around(lambda m, x: 2 * m(x).exp())
+    theirs = torch.autograd.Function.__dict__["apply"]
+    given = (IMAGES, LABELS)
+    right = compare(plain_one, scaled(2.0, 2.0), *given, loss=F.cross_entropy)
+    assert failed(right) == [] and right.mode("backward").compared > 0, str(right)
+    wrong = compare(plain_one, scaled(2.0, 3.0), *given, loss=F.cross_entropy)
+    assert failed(wrong)[0] == "backward", str(wrong)
+    assert torch.autograd.Function.__dict__["apply"] is theirs
+
+
 def test_constants_are_no_weights_to_be_drawn() -> None:
     def shifted(factor: float) -> nn.Module:
         model = Around(lambda m, x: m(x - m.mean))
