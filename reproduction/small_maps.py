@@ -7,11 +7,12 @@ libraries are slow. The result differs from `torch.nn.functional.conv2d` by the 
 order of summation; the gradient of a tap that touches nothing is exactly zero.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
 class Reach(NamedTuple):
@@ -50,19 +51,95 @@ def reach(size: int, kernel: int, stride: int, padding: int) -> Reach:
     return Reach(outputs, len(touching), (-first, last + 1 - kernel), (before, behind), stride)
 
 
-def small_map_convolution(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rows: Reach, columns: Reach
-) -> torch.Tensor:
-    """Convolve (B, C, H, W) with a weight (O, C, kh, kw), over the taps that touch data."""
-    x = _padded(x, (*columns.padding, *rows.padding)).permute(0, 2, 3, 1)
-    weight = _padded(weight, (*columns.crop, *rows.crop)).permute(0, 2, 3, 1)
+class SmallMapConvolution(torch.autograd.Function):
+    """Convolve (B, C, H, W) with a weight (O, C, kh, kw), over the taps that touch data.
+
+    What goes in may lie in any memory format; what comes out has channels innermost.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        rows: Reach,
+        columns: Reach,
+    ) -> torch.Tensor:
+        """Return (B, O, H', W')."""
+        read = _read(x, rows, columns)
+        ctx.save_for_backward(read, weight)
+        ctx.shape, ctx.reach = x.shape, (rows, columns)
+        y = F.linear(read, _touching(weight, rows, columns).flatten(1), bias)
+        return y.view(x.shape[0], rows.outputs, columns.outputs, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of map, weight and bias."""
+        read, weight = ctx.saved_tensors
+        taps = _touching(weight, *ctx.reach)
+        grads = grad.permute(0, 2, 3, 1).reshape(-1, grad.shape[1])  # (B * H' * W', O)
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _spread(grads @ taps.flatten(1), ctx.shape, *ctx.reach)
+        if ctx.needs_input_grad[1]:
+            grad_taps = (grads.t() @ read).view(taps.shape)
+            grad_weight = _uncropped(grad_taps, weight, *ctx.reach)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grads.sum(0)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _read(x: torch.Tensor, rows: Reach, columns: Reach) -> torch.Tensor:
+    """Collect what each output reads: (B * H' * W', taps * C)."""
+    padding = (*columns.padding, *rows.padding)
+    x = (F.pad(x, padding) if any(padding) else x).permute(0, 2, 3, 1)
     read = x.unfold(1, rows.taps, rows.stride).unfold(2, columns.taps, columns.stride)
-    read = read.permute(0, 1, 2, 4, 5, 3).flatten(3)  # (B, H', W', taps * C)
-    return F.linear(read, weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return read.permute(0, 1, 2, 4, 5, 3).reshape(
+        x.shape[0] * rows.outputs * columns.outputs, rows.taps * columns.taps * x.shape[3]
+    )
 
 
-def _padded(x: torch.Tensor, padding: tuple[int, ...]) -> torch.Tensor:
-    return F.pad(x, padding) if any(padding) else x
+def _spread(grads: torch.Tensor, shape: torch.Size, rows: Reach, columns: Reach) -> torch.Tensor:
+    """Add up, for each pixel of a map (B, C, H, W), the gradients of all who read it."""
+    batch, channels, height, width = shape
+    reads = grads.view(batch, rows.outputs, columns.outputs, rows.taps, columns.taps, channels)
+    if rows.outputs == columns.outputs == 1:
+        padded = reads[:, 0, 0]
+    else:
+        padded = reads.new_zeros(
+            batch, height + sum(rows.padding), width + sum(columns.padding), channels
+        )
+        for row in range(rows.taps):
+            below = slice(row, row + rows.stride * (rows.outputs - 1) + 1, rows.stride)
+            for column in range(columns.taps):
+                end = column + columns.stride * (columns.outputs - 1) + 1
+                padded[:, below, column : end : columns.stride] += reads[:, :, :, row, column]
+    padded = padded.permute(0, 3, 1, 2)
+    padding = tuple(-zeros for zeros in (*columns.padding, *rows.padding))
+    return F.pad(padded, padding) if any(padding) else padded
+
+
+def _touching(weight: torch.Tensor, rows: Reach, columns: Reach) -> torch.Tensor:
+    """Return the taps that touch data, (O, taps, taps, C), of a weight (O, C, kh, kw)."""
+    return _window(weight, rows, columns).permute(0, 2, 3, 1)
+
+
+def _uncropped(
+    taps: torch.Tensor, weight: torch.Tensor, rows: Reach, columns: Reach
+) -> torch.Tensor:
+    """Put taps (O, taps, taps, C) in the place they have in a weight, with zeros around them."""
+    taps = taps.permute(0, 3, 1, 2)
+    if taps.shape == weight.shape:
+        return taps
+    whole = torch.zeros_like(weight)
+    _window(whole, rows, columns).copy_(taps)
+    return whole
+
+
+def _window(weight: torch.Tensor, rows: Reach, columns: Reach) -> torch.Tensor:
+    return weight.narrow(2, -rows.crop[0], rows.taps).narrow(3, -columns.crop[0], columns.taps)
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -85,4 +162,4 @@ class SmallMapConv2d(nn.Conv2d):
         )
         if max(rows.outputs, columns.outputs) > self.gemm_limit:
             return super().forward(x)
-        return small_map_convolution(x, self.weight, self.bias, rows, columns)
+        return SmallMapConvolution.apply(x, self.weight, self.bias, rows, columns)

@@ -1,4 +1,4 @@
-"""The engine on the training form: it agrees with the reference, and a dropped tap is found."""
+"""The engine on the training form: it agrees with the reference, and planted faults are found."""
 
 import pytest
 import torch
@@ -9,15 +9,21 @@ import comparison
 from comparison import arms
 from comparison.engine.report import Report
 from reference.record import one_thread
-from reproduction import TrainConfig, small_maps
+from reproduction import TrainConfig, small_maps, wide_norm
 from reproduction.checkpoints import official_name
 from reproduction.forms import Form, prepare
 from reproduction.train import make_optimizer
-from tests.unit.toys import dropping
+from tests.unit.toys import dropping, without_spread
 
 pytestmark = [pytest.mark.reference, pytest.mark.full]
 FAST = Form(name="fast", channels_last=True, gemm_limit=4, fused_optimizer=True)
 SMALLEST = "cls_hrnet_w18_small_v1"
+
+
+@pytest.fixture(autouse=True)
+def wide_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take maps of every size for sums over wide rows."""
+    monkeypatch.setattr(wide_norm, "PIXELS", 0)
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -48,4 +54,9 @@ def test_the_fast_form_agrees_with_the_reference() -> None:
 
 def test_a_dropped_tap_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_maps, "reach", dropping(small_maps.reach))
+    assert compared().exit_code == 1
+
+
+def test_a_lost_spread_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "var_mean", without_spread(torch.var_mean))
     assert compared().exit_code == 1

@@ -90,7 +90,7 @@ def test_what_is_no_plain_convolution_goes_as_ever(
 ) -> None:
     x = torch.randn(1, 4, 3, 3)
     expected = layer(x)
-    monkeypatch.setattr(small_maps, "small_map_convolution", None)
+    monkeypatch.setattr(small_maps, "SmallMapConvolution", None)
     assert torch.equal(forms.prepare(layer, PRODUCTS)(x), expected)
 
 

@@ -6,6 +6,7 @@
 
 from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -129,5 +130,15 @@ def dropping(reach: Callable[..., small_maps.Reach]) -> Callable[..., small_maps
             return found
         crop, padding = ((a, b - 1) for a, b in (found.crop, found.padding))
         return found._replace(taps=found.taps - 1, crop=crop, padding=padding)
+
+    return faulty
+
+
+def without_spread(var_mean: Callable[..., Any]) -> Callable[..., Any]:
+    """Plant a fault in the sums over wide rows: the spread between a channel's columns is lost."""
+
+    def faulty(*args: Any, **options: Any) -> Any:
+        between, mean = var_mean(*args, **options)
+        return torch.zeros_like(between), mean
 
     return faulty

@@ -1,0 +1,125 @@
+"""Normalization over wide rows: exact in float64, and closer to it in float32 than row by row."""
+
+import doctest
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from reproduction import forms, wide_norm
+from reproduction.forms import EAGER, Form
+from tests.unit.toys import without_spread
+
+LAST = Form(name="last", channels_last=True)
+SHAPES = ((8, 18, 8, 8), (3, 5, 7, 1), (2, 16, 4, 4), (1, 1, 1, 2), (4, 2048, 1, 1))
+
+
+@pytest.fixture(autouse=True)
+def small_maps_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take maps of every size."""
+    monkeypatch.setattr(wide_norm, "PIXELS", 0)
+
+
+def layer(channels: int) -> nn.BatchNorm2d:
+    """Make a normalization in float64, with weights and statistics of its own."""
+    made = nn.BatchNorm2d(channels).double()
+    for value in (made.weight, made.bias, made.running_mean, made.running_var):
+        nn.init.uniform_(value, 0.5, 1.5)
+    return made
+
+
+def outcome(made: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return output, gradients and state after one step of a sum with its own weights."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    y = made(x)
+    generator = torch.Generator().manual_seed(1)
+    weights = LAST.place(torch.randn(y.shape, dtype=torch.float64, generator=generator))
+    inputs = {"x": x, **dict(made.named_parameters())}
+    gradients = torch.autograd.grad((y * weights.to(y.dtype)).sum(), list(inputs.values()))
+    return {
+        "y": y.detach(),
+        **dict(zip(inputs, gradients, strict=True)),
+        **dict(made.named_buffers()),
+    }
+
+
+def errors(shape: tuple[int, ...]) -> dict[str, float]:
+    """Return relative errors in float64 against PyTorch's normalization."""
+    torch.manual_seed(0)
+    made, x = layer(shape[1]), 3 + 2 * torch.randn(shape, dtype=torch.float64)
+    expected = outcome(deepcopy(made), x)
+    found = outcome(forms.prepare(made, LAST), LAST.place(x))
+    return {
+        name: float((found[name] - value).norm() / value.norm().clamp(min=1e-3))
+        for name, value in expected.items()
+        if value.is_floating_point()
+    } | {"count": float(found["num_batches_tracked"] - expected["num_batches_tracked"])}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_is_the_normalization_on_every_map(shape: tuple[int, ...]) -> None:
+    assert max(errors(shape).values()) < 1e-12
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    made = forms.prepare(layer(3), LAST)
+    x = LAST.place(torch.randn(2, 3, 4, 2, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: made(LAST.place(x)), (x,))
+
+
+def test_columns_brought_together_without_their_spread_are_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "var_mean", without_spread(torch.var_mean))
+    found = errors(SHAPES[0])
+    assert found["y"] > 1e-4 and found["running_var"] > 1e-4
+
+
+def test_float32_is_closer_to_float64_than_row_by_row() -> None:
+    torch.manual_seed(0)
+    x = LAST.place(1 + torch.randn(8, 18, 56, 56))
+    made = nn.BatchNorm2d(18)
+    exact = outcome(deepcopy(made).double(), x.double())
+    found = {
+        kind: outcome(forms.prepare(deepcopy(made), form), x)
+        for kind, form in (("row by row", EAGER), ("wide", LAST))
+    }
+    for name in ("y", "x", "weight", "bias", "running_mean", "running_var"):
+        off = {kind: float((it[name] - exact[name]).norm()) for kind, it in found.items()}
+        assert off["wide"] < 0.5 * off["row by row"], name
+
+
+def test_what_follows_may_work_in_place() -> None:
+    block = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+    x = torch.randn(2, 4, 3, 3)
+    expected = block(x)
+    assert torch.allclose(forms.prepare(block, LAST)(LAST.place(x)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["evaluation", "other layout", "other type", "small", "momentum"])
+def test_what_it_is_not_made_for_goes_as_ever(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = nn.BatchNorm2d(4, momentum=None if case == "momentum" else 0.1)
+    made.train(case != "evaluation")
+    x = torch.randn(2, 4, 3, 3)
+    if case == "other type":
+        x = x.bfloat16()
+    if case != "other layout":
+        x = LAST.place(x)
+    if case == "small":
+        monkeypatch.setattr(wide_norm, "PIXELS", 10**6)
+    expected = deepcopy(made)(x)
+    monkeypatch.setattr(wide_norm, "WideBatchNorm", None)
+    assert torch.equal(forms.prepare(made, LAST)(x), expected)
+
+
+def test_the_eager_form_brings_the_layer_back() -> None:
+    made = forms.prepare(nn.BatchNorm2d(4), LAST)
+    assert type(made) is wide_norm.WideBatchNorm2d
+    assert type(forms.prepare(made, EAGER)) is nn.BatchNorm2d
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    done = doctest.testmod(wide_norm)
+    assert done.attempted > 0 and done.failed == 0
