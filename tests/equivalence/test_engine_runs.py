@@ -148,6 +148,7 @@ def test_e14_a_fault_at_step_150_is_found_at_that_step() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.heavy
 @pytest.mark.reference
 def test_e14_two_hundred_forced_steps_of_the_official_network_agree() -> None:
     network = "cls_hrnet_w18_small_v1"

@@ -126,6 +126,7 @@ def test_trained_weights_of_another_class_count_are_compared_on_their_data(tmp_p
 
 
 @pytest.mark.full
+@pytest.mark.heavy
 @pytest.mark.parametrize("network", [name for name in CLASSIFICATION if name != SMALLEST])
 def test_every_other_network_agrees_in_every_mode(network: str) -> None:
     report = compared(random_pair(network, steps=1, seed=2), settings(network=network, steps=1))
