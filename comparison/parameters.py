@@ -51,6 +51,7 @@ NOTEBOOKS: dict[str, dict[str, Any]] = {
         "precision": "float32",
         "rounds": 10,
         "weights_file": "",
+        "accuracy_seeds": 0,
     },
     "05_differences": {},
     "06_trial": {"plan": "quick"},
@@ -105,6 +106,7 @@ class Settings:
     image_size: int = 0
     form: str = "eager"
     rounds: int = 10
+    accuracy_seeds: int = 0
     plan: str = "quick"
     task: str = "segmentation"
     variant: str = SMALL
@@ -119,6 +121,8 @@ class Settings:
         chosen["data"] = parse_data(self.data).name
         if self.form == "eager":
             chosen.pop("form", None)  # as in the records made before there were forms
+        if not self.accuracy_seeds:
+            chosen.pop("accuracy_seeds", None)  # likewise
         if self.weights_file:
             chosen["weights_file"] = Path(self.weights_file).name
         del chosen["results_dir"]

@@ -41,6 +41,7 @@ class SpeedRun:
         precision: Of the arms that have a choice.
         arms: Timed in turns.
         rounds: How often.
+        accuracy_seeds: Over how many seeds a small network is trained in the form that was timed.
     """
 
     network: str
@@ -50,6 +51,7 @@ class SpeedRun:
     precision: str = "float32"
     arms: tuple[str, ...] = ARMS
     rounds: int = 20
+    accuracy_seeds: int = 0
 
     def __post_init__(self) -> None:
         for name, known in (("task", SPEED_TASKS), ("precision", PRECISIONS)):
@@ -58,6 +60,8 @@ class SpeedRun:
         for name in ("image_size", "batch_size", "rounds"):
             value = getattr(self, name)
             need(value >= 1, f"speed.runs.{name}", value, "a whole number of at least 1")
+        seeds = self.accuracy_seeds
+        need(seeds >= 0, "speed.runs.accuracy_seeds", seeds, "a whole number of at least 0")
         distinct = len(set(self.arms)) == len(self.arms) > 0
         need(distinct, "speed.runs.arms", self.arms, "at least one arm, each once")
 

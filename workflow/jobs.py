@@ -226,6 +226,8 @@ def _speed(study: Study) -> Iterator[Job]:
         return
     for run in plan.runs:
         parameters = {**asdict(run), "arms": ",".join(run.arms)}
+        if not run.accuracy_seeds:
+            del parameters["accuracy_seeds"]
         donor = next(_training(study)) if study.deploys_trained(run) else None
         if donor and study.training:
             parameters |= {"weights_file": weights_file(donor), "data": study.training.data}

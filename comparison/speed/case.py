@@ -87,7 +87,7 @@ def error_tables(timed: Timed, arms: list[str], settings: Any) -> dict[str, list
     gradients: list[Row] = []
     if any(aim.arm in timed.made for aim in aims_of(timed)):
         if setup.task == "training":
-            rows, gradients = errors.of_training(setup)
+            rows, gradients = errors.of_training(setup, settings.accuracy_seeds)
         else:
             rows = errors.of_inference(setup, arms)
     if settings.weights_file:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from comparison import deployed, gradient_error
+from comparison.speed import learning
 from comparison.speed.contenders import BESIDE_DEPLOY, Setup, example, reproduction
 from comparison.study import ROOT
 from reproduction import UserError, build_network
@@ -19,7 +20,7 @@ from reproduction.tasks.classification.sources import load_dataset
 
 Row = dict[str, Any]
 SEEDS = range(6)  # the fewest that a 95 % interval of the median needs
-GRADIENT_BATCH = 32  # float64 takes long; rounding hardly depends on more images
+GRADIENT_BATCH = 128  # float64 takes long; a form may treat smaller maps in another way
 # How many times the reference's own error a gradient's may be, fixed before the first measurement:
 # sums in another order differ by rounding, a wrong sum by orders of magnitude.
 GRADIENT_FACTOR = 10.0
@@ -27,8 +28,12 @@ CHECKED_IMAGES = 2
 RUNTIME_OF = {"folded": "eager"}  # what `reproduction.runtimes` calls an arm, where it differs
 
 
-def of_training(setup: Setup) -> tuple[list[Row], list[Row]]:
+def of_training(setup: Setup, accuracy_seeds: int = 0) -> tuple[list[Row], list[Row]]:
     """Measure gradients of eager execution and of the form that the table has for an input.
+
+    Args:
+        setup: What was timed.
+        accuracy_seeds: Over how many seeds a small network is trained in that form as well.
 
     Returns:
         A row a form with its verdict; and all errors, by seed.
@@ -41,7 +46,8 @@ def of_training(setup: Setup) -> tuple[list[Row], list[Row]]:
     taken = gradient_error.gradient_errors(setup.network, setup.image_size[0], batch, forms, SEEDS)
     summed = {row["form"]: row for row in gradient_error.summarize(taken)}
     own = summed.pop(gradient_error.REFERENCE)["error"]
-    return [_gradient(summed[form.name], form, own) for form in forms], taken
+    rows = [_gradient(summed[form.name], form, own) for form in forms]
+    return rows + learning.measure(form, accuracy_seeds), taken
 
 
 def _gradient(found: Row, form: Form, own: float) -> Row:

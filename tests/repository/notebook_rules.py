@@ -13,7 +13,7 @@ from tests.repository.tree import files
 
 CODE_CELLS = 12
 CODE_LINES = 10
-PARAMETER_LINES = 12  # one a parameter
+PARAMETER_LINES = 14  # one a parameter
 COMMON_PARAMETERS = {"network", "data", "seed", "device", "results_dir"}
 NAME = re.compile(r"\d\d_[a-z_]+")
 
