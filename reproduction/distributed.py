@@ -70,6 +70,10 @@ class Group:
         dist.all_reduce(total)
         return total.tolist()
 
+    def any(self, holds: bool, device: torch.device) -> bool:
+        """Say whether something holds in one of the processes; all hear the same."""
+        return holds if self.ranks == 1 else self.sum(float(holds), device=device)[0] > 0
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the running statistics of process 0, so that all evaluate alike."""
         if self.ranks > 1:
@@ -222,7 +226,7 @@ def _synchronize(model: nn.Module, device: torch.device) -> None:
         return
     for parent in model.modules():
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
+            if isinstance(child, nn.BatchNorm2d):
                 setattr(parent, name, SynchronizedNorm.like(child))
 
 

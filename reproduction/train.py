@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from reproduction import distributed, resume
 from reproduction.config import TrainConfig
-from reproduction.distributed import Group
+from reproduction.distributed import ALONE, Group
 from reproduction.divergence import Diverged, first_not_finite
 from reproduction.errors import UserError
 from reproduction.forms import EAGER, Form, prepare
@@ -160,16 +160,18 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     loss_of: Callable[[nn.Module, Batch], Loss],
     form: Form = EAGER,
+    peers: Group = ALONE,
 ) -> StepResult:
     """Do one step in a form of `prepare`: forward, the task's loss, backward, update.
 
     Raises:
-        Diverged: The loss is not finite.
+        Diverged: The loss is not finite, in this or another process of the group: all stop, since
+            those that went on would wait for it.
     """
     with form.precision(batch.images.device):
         found = loss_of(model, batch._replace(images=form.place(batch.images)))
     loss = found.value
-    if not torch.isfinite(loss):
+    if peers.any(not torch.isfinite(loss), loss.device):
         where = first_not_finite(model, batch, loss_of)
         raise Diverged(f"the loss became {loss.item()}, first of all {where}")
     optimizer.zero_grad(set_to_none=True)
@@ -237,7 +239,7 @@ def train(
             # What is drawn within a step, as dropout is, follows from its place in the run.
             torch.manual_seed(_noise_seed(seed, progress, peers))
             try:
-                result = train_step(shared, batch.to(device), optimizer, task.loss, form)
+                result = train_step(shared, batch.to(device), optimizer, task.loss, form, peers)
             except Diverged as problem:
                 raise resume.stopped(problem, out_dir, progress) from None
             _count(progress, _of_all(peers, result, device), batch.digest)

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from reproduction.distributed import ALONE, Group, Share, share_of
 from reproduction.published_recipes import published_recipes
 from reproduction.tasks.task import Batch
 from tests.repository.tree import ROOT
-from tests.two_processes import CPU, SEED, model_of, recipe_of, task_of
+from tests.two_processes import CPU, SEED, WAYS, model_of, recipe_of, task_of
 from tests.unit.test_train import toy_model, toy_task
 
 RANKS = 2
@@ -50,8 +51,12 @@ def run(*arguments: object, ranks: int = RANKS) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def run_both(*arguments: object) -> None:
-    """Run a module in two processes as torchrun does, which itself takes seconds to start."""
+def run_both(*arguments: object, status: int = 0) -> list[str]:
+    """Run a module in two processes as torchrun does, which itself takes seconds to start.
+
+    Returns:
+        What each said on stderr.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -67,7 +72,8 @@ def run_both(*arguments: object) -> None:
         for rank in range(RANKS)
     ]
     told = [member.communicate(timeout=120)[1] for member in members]
-    assert [member.returncode for member in members] == [0] * RANKS, told
+    assert [member.returncode for member in members] == [status] * RANKS, told
+    return told
 
 
 def state_in(folder: Path) -> Mapping[str, torch.Tensor]:
@@ -112,19 +118,24 @@ def distance(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Ten
 def check_equality(network: str, folder: Path) -> dict[str, float]:
     """Hold two processes to one; return how far apart they end."""
     run_both("tests.two_processes", folder, network)
-    own, synchronized = (state_in(folder / f"{network}.{way}") for way in ("own", "synchronized"))
+    own, synchronized, fast, fast_synchronized = (
+        state_in(folder / f"{network}.{way}") for way in WAYS
+    )
     by_shares = train_by_shares(network).state_dict()
     whole = train_alone(network, folder / "alone").state_dict()
     backwards = train_alone(network, folder / "backwards", backwards=True).state_dict()
     found = {
         "own": distance(own, by_shares),
         "synchronized": distance(synchronized, whole),
+        "own, fast": distance(fast, by_shares),
+        "synchronized, fast": distance(fast_synchronized, whole),
         # What float64 makes of the same sums in another order, grown over the steps.
         "rounding": distance(backwards, whole),
         "own against whole": distance(own, whole),
     }
     assert found["own"] < ROUNDING, found
-    assert found["synchronized"] < max(ROUNDING, 30 * found["rounding"]), found
+    for way in ("synchronized", "own, fast", "synchronized, fast"):
+        assert found[way] < max(ROUNDING, 30 * found["rounding"]), found
     assert found["rounding"] < 1e-9, found
     # The comparison can fail: the two ways of normalizing are far apart.
     assert found["own against whole"] > 1e6 * ROUNDING, found
@@ -144,6 +155,17 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         for name in ("toy.own", "toy.synchronized", "alone")
     }
     assert len(digests) == 1  # all saw the same batches
+
+
+@pytest.mark.fault(
+    "loss not finite in one of two processes",
+    how="a loss that is NaN in process 1 alone",
+    told="the loss became",
+    kept="the last good checkpoint; both processes stop, none waits for the other",
+)
+def test_all_processes_stop_where_one_diverges(tmp_path: Path, told: str) -> None:
+    for said in run_both("tests.two_processes", tmp_path, "diverging", status=1):
+        assert re.search(told, said) and "Traceback" not in said
 
 
 @pytest.mark.full
