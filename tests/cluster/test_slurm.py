@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import real_study
 from tests.end_to_end.test_workflow import RECORDS, command, times, tree
 from tests.repository.tree import ROOT
 
@@ -32,20 +33,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM's daemons needs root"),
 ]
 ON_SLURM = ["--profile", "slurm"]
-REAL = """
-description: one network counted and trained, to compare a cluster with one machine
-networks: [cls_hrnet_w18_small_v1]
-training:
-  network: cls_hrnet_w18_small_v1
-  data: digits
-  arms: [reproduction]
-  seeds: [0]
-  epochs: 1
-  batch_size: 128
-  margin_pp: 5.0
-differences: false
-audit: false
-"""
 # Cells that say when or how long: two tables as a whole, columns, the digest of a record with its
 # times, and the hours on the checklist.
 TIMED = re.compile(
@@ -163,31 +150,22 @@ def test_a_study_survives_its_submitter_and_a_job(tree: Path) -> None:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy the real packages, with a study of one counted network and one training run."""
-    repository = tmp_path_factory.mktemp("repository")
-    for part in ("reproduction", "reference", "comparison", "workflow", "notebooks", "reports"):
-        ignored = shutil.ignore_patterns("__pycache__", "official")
-        shutil.copytree(ROOT / part, repository / part, ignore=ignored)
-    for name in ("requirements.lock", "pyproject.toml", "CLEANROOM.md", "README.md"):
-        shutil.copy(ROOT / name, repository / name)
-    shutil.copytree(ROOT / "results" / "standard", repository / "results" / "standard")
-    if (ROOT / "reference" / "official").exists():
-        (repository / "reference" / "official").symlink_to(ROOT / "reference" / "official")
-    (repository / "workflow" / "studies" / "real.yaml").write_text(REAL, encoding="utf-8")
-    return repository
+    return real_study.lay_out(tmp_path_factory.mktemp("repository"))
 
 
-def test_tables_are_those_of_the_local_run(repository: Path) -> None:
+@pytest.mark.parametrize("study", [real_study.NAME, pytest.param("quick", marks=pytest.mark.heavy)])
+def test_tables_are_those_of_the_local_run(repository: Path, study: str) -> None:
     tables = {}
     for place in ("slurm", "local"):
         done = subprocess.run(
-            [*command("report")[:-1], "real", "--profile", place],
+            [*command("report")[:-1], study, "--profile", place],
             cwd=repository,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        results = repository / "results" / "real"
+        results = repository / "results" / study
         assert (results / "report.pdf").read_bytes().startswith(b"%PDF-")
         tables[place] = {path.name: path.read_text() for path in (results / "tables").glob("*.csv")}
         shutil.rmtree(results)
