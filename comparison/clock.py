@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PHASES = ("kernel start", "imports", "preparation", "work", "writing")
-RUNNER = "papermill"
+RUNNERS = ("papermill", "workflow.execute")  # the latter is papermill in the study's own process
 
 
 class Process(NamedTuple):
@@ -118,7 +118,7 @@ def _runner(parent: int) -> int | None:
         words = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return None
-    return parent if any(Path(os.fsdecode(word)).name == RUNNER for word in words) else None
+    return parent if any(Path(os.fsdecode(word)).name in RUNNERS for word in words) else None
 
 
 def _first_account() -> Account:

@@ -101,10 +101,11 @@ def test_a_commands_phases_sum_to_its_time_since_the_start_of_its_process() -> N
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc (Linux)")
-def test_a_notebook_that_papermill_runs_begins_with_papermill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runner", clock.RUNNERS)
+def test_a_notebook_that_papermill_runs_begins_with_papermill(tmp_path: Path, runner: str) -> None:
     notebook, target = tmp_path / "n.ipynb", tmp_path / "found.json"
     nbformat.write(_notebook(target), notebook)
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
+    command = [sys.executable, "-m", runner, "--no-progress-bar", "-k", "python3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
     before = time.time()
     subprocess.run(
