@@ -14,7 +14,7 @@ from tests import real_study
 from tests.end_to_end.test_interruptions import LINUX, running_in, wait_for
 from workflow import processes
 
-pytestmark = [pytest.mark.full, LINUX]
+pytestmark = [pytest.mark.full, pytest.mark.heavy, LINUX]
 CALL = [sys.executable, "-m", "workflow.launch", "report", "--study", real_study.NAME]
 # What runs while each kind of file is made, and how long that takes at most, in seconds.
 STAGES = {"ipykernel": 15.0, "comparison build": 6.0, "comparison report": 6.0}
