@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from comparison.evidence import short_name
 from comparison.figures import STYLE
@@ -178,7 +179,9 @@ def latency_accuracy(records: Sequence[Record]) -> Figure:
             axes.set_xscale("log")
             axes.set_xlabel(x)
             axes.set_ylabel(y)
+            axes.xaxis.set_minor_formatter(NullFormatter())
         top.set_yscale("log")
+        top.yaxis.set_minor_formatter(NullFormatter())
         _name_networks(bottom, ordered)
         top.legend(loc="upper left")
         return figure
@@ -198,8 +201,8 @@ def _curve(top: Axes, bottom: Axes, arm: str, points: list[tuple[Row, float]]) -
 
 
 def _name_networks(axes: Axes, records: Sequence[Record]) -> None:
-    """Name each network at the point of the slowest arm drawn."""
-    for record in records:
+    """Name each network at the point of the slowest arm drawn, in turns right and left of it."""
+    for number, record in enumerate(records):
         rows = [r for r in record["tables"]["speed"] if r["arm"] in CURVE and r["status"] == "ran"]
         if not rows:
             continue
@@ -209,7 +212,8 @@ def _name_networks(axes: Axes, records: Sequence[Record]) -> None:
                 max(row["ms"] for row in rows),
                 100 - float(record["subject"]["published_top1_error"]),
             ),
-            xytext=(4, -6),
+            xytext=((4, -6), (-5, 2))[number % 2],
+            ha=("left", "right")[number % 2],
             textcoords="offset points",
             fontsize=7,
         )
