@@ -41,9 +41,8 @@ def test_nothing_is_trained_without_need() -> None:
 
 
 @pytest.mark.full
-def test_one_epoch_is_trained_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learning, "RECIPE", replace(learning.RECIPE, epochs=1))
-    recipe = learning.RECIPE
+def test_one_epoch_is_trained_in_both() -> None:
+    recipe = replace(learning.RECIPE, epochs=1)
     eager, again = (learning.accuracies(form, 1, recipe) for form in (EAGER, EAGER))
     assert eager == again
     assert 0 < learning.accuracies(FAST, 1, recipe)[0] <= 100
