@@ -8,6 +8,7 @@ from reproduction.tasks.classification.sources import load_dataset, parse_data
 
 # The other data sets are held to pinned digests whenever they are read.
 FREE = "image_folder"
+TRAINED = ("training", "tasks")
 
 
 class StaleError(UserError):
@@ -27,14 +28,15 @@ def check_data(records: Iterable[dict[str, Any]], data: str = "") -> None:
     """
     made_on = _now(data)
     for record in records:
-        if record["case"] != "training":
+        if record["case"] not in TRAINED:
             continue
-        found = record["inputs"]["data"]
-        expected, where = made_on.setdefault(found["name"], (found["sha256"], "another record"))
-        if found["sha256"] != expected:
+        name, sha256 = record["inputs"]["data"]["name"], record["inputs"]["data"]["sha256"]
+        found = sha256 if isinstance(sha256, str) else " ".join(sha256)  # or one for each split
+        expected, where = made_on.setdefault(name, (found, "another record"))
+        if found != expected:
             raise StaleError(
-                f"training/{record['run_id']}.json was made on {found['name']} with SHA-256 "
-                f"{found['sha256'][:12]}, and {where} has {expected[:12]}: the data set was "
+                f"{record['case']}/{record['run_id']}.json was made on {name} with SHA-256 "
+                f"{_short(found)}, and {where} has {_short(expected)}: the data set was "
                 "changed; put it back, or remove the record and run the study again"
             )
 
@@ -44,3 +46,7 @@ def _now(data: str) -> dict[str, tuple[str, str]]:
     if not parsed or parsed.name != FREE or not parsed.folder or not parsed.folder.is_dir():
         return {}
     return {FREE: (load_dataset(data).sha256, "the folder now")}
+
+
+def _short(sha256: str) -> str:
+    return " ".join(digest[:12] for digest in sha256.split())

@@ -156,6 +156,18 @@ def test_a_record_of_other_data_is_stale(tmp_path: Path, told: str) -> None:
     freshness.check_data(made, "digits")
 
 
+def test_dense_tasks_on_two_states_of_the_scenes_are_refused() -> None:
+    data = {"name": "composed scenes", "sha256": ["a" * 64, "b" * 64]}
+    made = [
+        {"case": "tasks", "run_id": f"pose.seed{seed}", "inputs": {"data": data}} for seed in (0, 1)
+    ]
+    freshness.check_data(made)
+    made[1]["inputs"] = {"data": {**data, "sha256": ["a" * 64, "c" * 64]}}
+    told = f"pose.seed1.json was made on composed scenes with SHA-256 {'a' * 12} {'c' * 12}, and "
+    with pytest.raises(freshness.StaleError, match=told):
+        freshness.check_data(made)
+
+
 def test_records_of_two_states_of_a_data_set_are_refused() -> None:
     made = [
         training("reproduction", seed, 90.0, data={"sha256": f"{seed}" * 64}) for seed in (0, 1)
