@@ -23,6 +23,7 @@ from reproduction.distributed import ALONE, Group
 from reproduction.divergence import Diverged, first_not_finite
 from reproduction.errors import UserError
 from reproduction.forms import EAGER, Form, prepare
+from reproduction.fused_sgd import FusedSGD
 from reproduction.recipe import Recipe
 from reproduction.resume import Progress
 from reproduction.tasks.task import Batch, Loss, Result, ResultT, Task
@@ -105,13 +106,12 @@ def make_optimizer(
             weight_decay=config.weight_decay,
             fused=fused or None,
         )
-    return torch.optim.SGD(
+    return (FusedSGD if fused else torch.optim.SGD)(
         groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
-        fused=fused or None,
     )
 
 
