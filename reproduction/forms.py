@@ -20,7 +20,7 @@ from torch import nn
 
 from reproduction.errors import UserError
 from reproduction.small_maps import SmallMapConv2d
-from reproduction.wide_norm import WideBatchNorm2d
+from reproduction.wide_norm import OF_EAGER
 
 TABLE = Path(__file__).with_name("training_forms.toml")
 PRECISIONS = ("float32", "bfloat16")
@@ -34,7 +34,7 @@ class Form:
     Attributes:
         name: What tables call it.
         channels_last: Keep images, activations and weights with channels innermost, and normalize
-            maps of many pixels by sums over wide rows.
+            maps of many pixels by sums over wide rows, with the shortcut and the ReLU behind it.
         gemm_limit: Convolutions whose output map is at most this wide and high are done as matrix
             products over the taps that touch data; 0: none.
         fused_optimizer: Update all parameters in one kernel.
@@ -142,10 +142,11 @@ def prepare(model: nn.Module, form: Form) -> nn.Module:
 
     Parameters stay the same objects; names, order, shapes and values of the state do not change.
     """
+    classes = OF_EAGER if form.channels_last else {fast: eager for eager, fast in OF_EAGER.items()}
     for module in model.modules():
         if type(module) in (nn.Conv2d, SmallMapConv2d):
             module.__class__ = SmallMapConv2d if form.gemm_limit else nn.Conv2d
             vars(module)["gemm_limit"] = form.gemm_limit
-        elif type(module) in (nn.BatchNorm2d, WideBatchNorm2d):
-            module.__class__ = WideBatchNorm2d if form.channels_last else nn.BatchNorm2d
+        elif type(module) in classes:
+            module.__class__ = classes[type(module)]
     return model.to(memory_format=form.layout)

@@ -1,22 +1,36 @@
-"""Batch normalization of channels-last maps over wide rows: the same sums, in shorter chains.
+"""Batch normalization of channels-last maps over wide rows, and what follows it, in fewer passes.
 
 With channels innermost, PyTorch's kernels add up row after row, each as short as a map has
-channels: 18 of them leave half of a processor's vector unused, and thousands of rows make chains
-of additions that round thousands of times. Here neighboring pixels are read as one wide row, every
-column is added up by the same kernels, and the columns of one channel are brought together in
-float64. The result differs from `torch.nn.BatchNorm2d` by the rounding of another order of
-summation.
+channels. 18 of them leave half of a processor's vector unused, the sums of two threads lie in one
+line of the cache, and thousands of rows make chains of additions that round thousands of times.
+Here neighboring pixels are read as one wide row, every column is added up by the same kernels, and
+then the columns of one channel. The addition of a shortcut and the ReLU that follow are done while
+the values are in the cache. The result differs from PyTorch's by the rounding of another order of
+summation; bfloat16 is rounded once, behind them all.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-WIDTH = 1024  # floats in a row: enough for vectors and threads, few enough to stay in the cache
+from reproduction.blocks import BasicBlock, Bottleneck, ConvNorm
+
+WIDTH = 1024  # numbers in a row: enough for vectors and threads, few enough to stay in the cache
+BLOCK = 2**19  # numbers worked on together: a few blocks fit in the cache
+LANES = 16  # numbers in a vector and in a line of the cache
 PIXELS = 20_000  # from which on the chains are long enough to be worth the trouble
-TYPES = (torch.float32, torch.float64)
+PIXELS_OFF_LINE = 5_000  # where channels do not fill lines of the cache
+PARAMETERS = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.bfloat16: torch.float32,
+}  # of a map's type: the type of its parameters and of all sums
+SUMS = [False, True, True]  # of the gradients of map, weight and bias
 
 
 def pixels_in_a_row(pixels: int, channels: int) -> int:
@@ -32,101 +46,180 @@ def pixels_in_a_row(pixels: int, channels: int) -> int:
 
 
 class WideBatchNorm(torch.autograd.Function):
-    """Normalize (B, C, H, W), channels innermost, by its own statistics, and differentiate that."""
+    """Normalize (B, C, H, W), channels innermost, by its own statistics; add; rectify."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the normalized map, and mean and biased variance (C,) of each channel, float64."""
-        channels = x.shape[1]
-        rows = _rows(x)
-        means, variances = torch.batch_norm_update_stats(_as_map(rows), None, None, 0.0)
-        between, mean = torch.var_mean(means.double().view(-1, channels), 0, correction=0)
-        variance = variances.view(-1, channels).mean(0, dtype=torch.float64).add_(between)
-        inverse = variance.add(eps).rsqrt_()
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        shortcut: torch.Tensor | None,
+        norm: nn.BatchNorm2d,
+        relu: bool,
+    ) -> torch.Tensor:
+        """Return a map like `x`, and bring the running statistics of `norm` up to date."""
+        channels, pixels = x.shape[1], x.numel() // x.shape[1]
+        together = pixels_in_a_row(pixels, channels)
+        shape, dtype = (pixels // together, together * channels), weight.dtype
+        # In bfloat16 the type of running statistics, here left alone, decides that of the sums.
+        alone = None if x.dtype == dtype else weight.new_zeros(shape[1])
+        means, variances = torch.batch_norm_update_stats(_as_map(x, shape), alone, alone, 0.0)
+        between, mean = torch.var_mean(means.view(together, channels), 0, correction=0)
+        variance = variances.view(together, channels).mean(0).add_(between)
+        inverse = (variance + norm.eps).rsqrt_()
         scale = inverse * weight
-        shifts, scales = _tiled(rows, bias - mean * scale, scale)
+        scales = scale.repeat(together)
+        shifts = torch.addcmul(bias, mean, scale, value=-1).repeat(together)
         y = torch.empty_like(x)  # no view: what follows may work in place
-        torch.addcmul(shifts, rows, scales, out=_rows(y))
-        ctx.save_for_backward(x, mean, inverse, scale)
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
+        for part, out, other in _blocks(shape, x, y, shortcut):
+            into = out if out.dtype == dtype else None
+            made = torch.addcmul(shifts, part.to(dtype), scales, out=into)
+            if other is not None:
+                made.add_(other)
+            if relu:
+                made.clamp_min_(0)
+            if made is not out:
+                out.copy_(made)
+        _keep(norm, mean, variance.mul_(pixels / (pixels - 1)))
+        ctx.save_for_backward(x, y if relu else None, mean, inverse, scale, scales)
+        ctx.shape, ctx.adds = shape, shortcut is not None
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients of map, weight and bias."""
-        x, mean, inverse, scale = ctx.saved_tensors
-        pixels = x.numel() // x.shape[1]
-        rows, grads = _rows(x), _rows(grad.contiguous(memory_format=torch.channels_last))
-        centered, plain = _column_sums(grads, rows, *_tiled(rows, mean))
-        grad_bias = plain.view(-1, x.shape[1]).sum(0, dtype=torch.float64)
-        grad_weight = centered.view(-1, x.shape[1]).sum(0, dtype=torch.float64) * inverse
-        slope = grad_weight * inverse * scale / -pixels
-        offset = grad_bias * scale / -pixels - slope * mean
-        offsets, slopes, scales = _tiled(rows, offset, slope, scale)
-        grad_x = torch.empty_like(x)
-        torch.addcmul(offsets, rows, slopes, out=_rows(grad_x)).addcmul_(grads, scales)
-        return grad_x, grad_weight.to(x.dtype), grad_bias.to(x.dtype), None
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of map, weight, bias and shortcut."""
+        x, y, mean, inverse, scale, scales = ctx.saved_tensors
+        shape, dtype, channels = ctx.shape, mean.dtype, x.shape[1]
+        together = shape[1] // channels
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        passed = grad if y is None else torch.empty_like(x)  # the gradient before the ReLU
+        means = mean.repeat(together)
+        ones, centered, plain = torch.ones_like(means), *torch.zeros(2, shape[1], dtype=dtype)
+        for part, g, rectified, out in _blocks(shape, x, grad, y, passed):
+            if rectified is not None:
+                torch.ops.aten.threshold_backward.grad_input(g, rectified, 0, grad_input=out)
+            maps = (_as_map(each.to(dtype), each.shape) for each in (out, part))
+            _, products, sums = torch.ops.aten.native_batch_norm_backward(
+                *maps, ones, means, ones, None, None, False, 0.0, SUMS
+            )
+            centered += products
+            plain += sums
+        grad_weight = centered.view(together, channels).sum(0).mul_(inverse)
+        grad_bias = plain.view(together, channels).sum(0)
+        share = scale * (-channels / x.numel())
+        slope = grad_weight * inverse * share
+        offset = torch.addcmul(grad_bias * share, slope, mean, value=-1)
+        offsets, slopes = offset.repeat(together), slope.repeat(together)
+        grad_x = torch.empty_like(x) if y is None or ctx.adds else passed
+        for part, g, out in _blocks(shape, x, passed, grad_x):
+            made = torch.addcmul(offsets, part.to(dtype), slopes)
+            into = out if out.dtype == dtype else made
+            torch.addcmul(made, g.to(dtype), scales, out=into)
+            if into is not out:
+                out.copy_(made)
+        return grad_x, grad_weight, grad_bias, passed if ctx.adds else None, None, None
 
 
-def _column_sums(
-    grads: torch.Tensor, rows: torch.Tensor, means: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return for each column the sum of gradient times centered value, and of the gradient."""
-    ones = torch.ones_like(means)
-    _, centered, plain = torch.ops.aten.native_batch_norm_backward(
-        _as_map(grads), _as_map(rows), ones, means, ones, None, None, False, 0.0,
-        [False, True, True],
-    )  # fmt: skip
-    return centered, plain
+def _blocks(shape: tuple[int, int], *maps: torch.Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """Yield all maps block by block, as wide rows; None stays."""
+    count = max(1, BLOCK // shape[1])
+    rows = [None if x is None else x.as_strided(shape, (shape[1], 1)) for x in maps]
+    for first in range(0, shape[0], count):
+        yield tuple(None if x is None else x[first : first + count] for x in rows)
 
 
-def _rows(x: torch.Tensor) -> torch.Tensor:
-    """View channels-last (B, C, H, W) as wide rows."""
-    columns = pixels_in_a_row(x.numel() // x.shape[1], x.shape[1]) * x.shape[1]
-    return x.as_strided((x.numel() // columns, columns), (columns, 1))
+def _as_map(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """View a map, or rows of it, as a channels-last map with the columns as channels."""
+    rows, columns = shape
+    return x.as_strided((1, columns, rows, 1), (rows * columns, 1, columns, columns))
 
 
-def _as_map(rows: torch.Tensor) -> torch.Tensor:
-    """View rows as a channels-last map with the columns as channels."""
-    return rows.t()[None, :, :, None]
-
-
-def _tiled(rows: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Repeat values (C,) for all columns, in the type of the rows."""
-    together = rows.shape[1] // len(values[0])
-    return torch.stack(values).to(rows.dtype).repeat(1, together).unbind()
+def _keep(norm: nn.BatchNorm2d, mean: torch.Tensor, unbiased: torch.Tensor) -> None:
+    """Bring running statistics up to date, as `torch.nn.BatchNorm2d` does."""
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(unbiased, norm.momentum)
 
 
 class WideBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization that sums over wide rows in training; otherwise as ever.
 
-    Made by `reproduction.forms.prepare` alone. Small maps, maps that are not channels last, other
-    types than float32 and float64, and evaluation take PyTorch's normalization.
+    Made by `reproduction.forms.prepare` alone. Small maps, maps that are not channels last, types
+    that do not fit the parameters, and evaluation take PyTorch's normalization.
     """
 
+    def forward(
+        self, x: torch.Tensor, shortcut: torch.Tensor | None = None, relu: bool = False
+    ) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W): normalize, add the shortcut if any, then rectify."""
+        if self._takes(x) and (shortcut is None or _alike(shortcut, x)):
+            return WideBatchNorm.apply(x, self.weight, self.bias, shortcut, self, relu)
+        return followed(super().forward(x), shortcut, relu)
+
+    def _takes(self, x: torch.Tensor) -> bool:
+        return (
+            self.training
+            and self.momentum is not None
+            and self.track_running_stats
+            and self.affine
+            and PARAMETERS.get(x.dtype) == self.weight.dtype
+            and x.is_contiguous(memory_format=torch.channels_last)
+            and x.numel() >= _least_pixels(x) * x.shape[1]
+        )
+
+
+def _least_pixels(x: torch.Tensor) -> float:
+    """Return from how many pixels on wide rows are faster, or closer to float64."""
+    whole_lines = x.shape[1] % LANES == 0
+    if x.dtype == torch.bfloat16:
+        return math.inf if whole_lines else PIXELS
+    return PIXELS if whole_lines else PIXELS_OFF_LINE
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()
+
+
+def followed(y: torch.Tensor, shortcut: torch.Tensor | None, relu: bool) -> torch.Tensor:
+    """Add a shortcut to a map (B, C, H, W), if any, then rectify it in place, if asked for."""
+    y = y if shortcut is None else y + shortcut
+    return F.relu(y, inplace=True) if relu else y
+
+
+class FusedConvNorm(ConvNorm):
+    """`ConvNorm` whose normalization does what follows it, the sum with a shortcut included."""
+
+    def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H', W'); a shortcut is rectified too."""
+        y, relu = self.conv(x), shortcut is not None or hasattr(self, "relu")
+        if type(self.norm) is WideBatchNorm2d:
+            return self.norm(y, shortcut, relu)
+        return followed(self.norm(y), shortcut, relu)  # one over all processes
+
+
+class FusedBasicBlock(BasicBlock):
+    """`BasicBlock` of `FusedConvNorm`."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        if (
-            not self.training
-            or self.momentum is None
-            or not self.track_running_stats
-            or not self.affine
-            or x.numel() < PIXELS * x.shape[1]
-            or x.dtype not in TYPES
-            or x.dtype != self.weight.dtype
-            or not x.is_contiguous(memory_format=torch.channels_last)
-        ):
-            return super().forward(x)
-        y, mean, variance = WideBatchNorm.apply(x, self.weight, self.bias, self.eps)
-        assert self.num_batches_tracked is not None
-        assert self.running_mean is not None and self.running_var is not None
-        pixels = x.numel() // x.shape[1]
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean.to(x.dtype), self.momentum)
-            unbiased = variance.mul_(pixels / (pixels - 1)).to(x.dtype)
-            self.running_var.lerp_(unbiased, self.momentum)
-        return y
+        """Map (B, width, H, W) to the same shape."""
+        return self.unit2(self.unit1(x), x)
+
+
+class FusedBottleneck(Bottleneck):
+    """`Bottleneck` of `FusedConvNorm`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, in_channels, H, W) to (B, 4 * width, H, W)."""
+        return self.unit3(self.unit2(self.unit1(x)), self.shortcut(x))
+
+
+OF_EAGER: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: WideBatchNorm2d,
+    ConvNorm: FusedConvNorm,
+    BasicBlock: FusedBasicBlock,
+    Bottleneck: FusedBottleneck,
+}
