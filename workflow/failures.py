@@ -10,6 +10,8 @@ from workflow.jobs import Job, jobs_of
 
 TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 ERROR = re.compile(r"error|exception|killed", re.IGNORECASE)
+# What Snakemake prints of a job that failed: among other lines, what it was to make.
+FAILED_OUTPUT = re.compile(r"^Error in rule \w+:\n(?: {4}.*\n)*? {4}output: (\S+)$", re.MULTILINE)
 SILENT = "it was stopped before it printed anything"
 KILLED = (
     "it was killed, as happens when memory runs out: close other programs or give fewer --cores"
@@ -38,11 +40,21 @@ def logs_of(study: Study) -> Logs:
 
 
 def failures_of(study: Study, before: Logs) -> list[Failure]:
-    """Find the jobs that ran since `before` and left no record, and what each said last."""
+    """Find the jobs that ran since `before` and left no record, and what each said last.
+
+    A job of a cluster may be killed before it opens its log, which then is that of an earlier run.
+    """
     now = logs_of(study)
     ran = {path for path, state in now.items() if before.get(path) != state}
-    jobs = (job for job in jobs_of(study) if not (ROOT / job.record).exists())
+    told = ROOT / study.results_dir / "logs" / "snakemake.log"
+    failed = FAILED_OUTPUT.findall(told.read_text(encoding="utf-8")) if told.exists() else []
+    jobs = [job for job in jobs_of(study) if not (ROOT / job.record).exists()]
     failures = [failure_of(job) for job in jobs if ROOT / job.log in ran]
+    failures += [
+        Failure(job=job.key, sentence=SILENT, where=str(told.relative_to(ROOT)))
+        for job in jobs
+        if job.record in failed and ROOT / job.log not in ran
+    ]
     for name in ("tables", "report"):
         log = ROOT / study.results_dir / "logs" / f"{name}.log"
         if not failures and log in ran and log.stat().st_size:

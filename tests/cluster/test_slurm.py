@@ -32,6 +32,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(os.geteuid() != 0, reason="starting SLURM's daemons needs root"),
 ]
+KILLED = ("slurm", "quick")
 ON_SLURM = ["--profile", "slurm"]
 # Cells that say when or how long: two tables as a whole, columns, the digest of a record with its
 # times, and the hours on the checklist.
@@ -155,17 +156,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("study", [real_study.NAME, pytest.param("quick", marks=pytest.mark.heavy)])
 def test_tables_are_those_of_the_local_run(repository: Path, study: str) -> None:
+    """The same numbers on SLURM; the quick study also with its submitter and a job killed."""
     tables = {}
+    results = repository / "results" / study
     for place in ("slurm", "local"):
-        done = subprocess.run(
-            [*command("report")[:-1], study, "--profile", place],
-            cwd=repository,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        call = [*command("report")[:-1], study, "--profile", place]
+        finished = kill_submitter_and_job(call, results) if (place, study) == KILLED else {}
+        done = subprocess.run(call, cwd=repository, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        results = repository / "results" / study
+        assert finished.items() <= written(results).items()  # no finished job ran again
         assert (results / "report.pdf").read_bytes().startswith(b"%PDF-")
         tables[place] = {path.name: path.read_text() for path in (results / "tables").glob("*.csv")}
         shutil.rmtree(results)
@@ -174,6 +173,44 @@ def test_tables_are_those_of_the_local_run(repository: Path, study: str) -> None
     unexplained = [entry for entry in differing if not TIMED.search(entry)]
     assert not unexplained, "\n".join(unexplained)
     assert differences(tables["local"], {**tables["slurm"], "training.csv": "a\nb"})  # can fail
+
+
+def kill_submitter_and_job(call: list[str], results: Path) -> dict[str, int]:
+    """Kill who submits after some records, then a job of the second call; say what was done."""
+    submitter = subprocess.Popen(
+        call, cwd=results.parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while len(written(results)) < 6 and submitter.poll() is None:
+        time.sleep(0.3)
+    submitter.kill()
+    submitter.wait()
+    longest_end_ns = 20 * 10**9  # a job whose record is there has yet to end
+    finished = {
+        name: when
+        for name, when in written(results).items()
+        if time.time_ns() - when > longest_end_ns
+    }
+    earlier = {line.split()[0] for line in queue()}
+    assert finished and earlier  # SLURM's jobs outlive who submitted them
+    second = subprocess.Popen(
+        call, cwd=results.parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while {line.split()[0] for line in queue()} & earlier and second.poll() is None:
+        time.sleep(0.3)
+    victim = wait_for(1, "RUNNING", patience_s=300)[0]
+    subprocess.run(["scancel", "--signal=KILL", victim], check=True)
+    told, errors = second.communicate()
+    assert "jobs of an earlier call are still in the queue: canceled" in told
+    assert second.returncode == 1, errors
+    assert errors.count(" failed: ") == 1, errors
+    now = written(results)
+    assert finished.items() <= now.items()
+    return now
+
+
+def written(results: Path) -> dict[str, int]:
+    """Return when each record of a study was written."""
+    return {str(path): path.stat().st_mtime_ns for path in results.glob("records/**/*.json")}
 
 
 def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:

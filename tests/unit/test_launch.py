@@ -82,6 +82,22 @@ def test_a_job_that_said_nothing_is_told_too(root: Path) -> None:
     assert failure.sentence == "it was stopped before it printed anything"
 
 
+def test_a_job_that_was_killed_before_it_opened_its_log_is_told(root: Path) -> None:
+    """As SLURM's are; what the log holds is of an earlier run, and no news."""
+    leave(root / FAILED.log, "all went well, last week")
+    earlier = failures.logs_of(TINY)
+    where = "results/tiny/logs/snakemake.log"
+    made = (
+        f"Error in rule record:\n    message: CANCELLED\n    output: {FAILED.record}\n    log: x\n"
+    )
+    leave(root / where, f"Job 1: some\n    output: {jobs_of(TINY)[0].record}\n{made}")
+    (failure,) = failures.failures_of(TINY, earlier)
+    assert (failure.job, failure.where) == (FAILED.key, where)
+    assert failure.sentence == "it was stopped before it printed anything"
+    leave(root / FAILED.log, "ValueError")
+    assert len(failures.failures_of(TINY, earlier)) == 1
+
+
 def test_jobs_with_a_record_and_logs_of_earlier_runs_are_no_failures(root: Path) -> None:
     leave(root / FAILED.log, "ValueError")
     leave(root / FAILED.record, "{}")
