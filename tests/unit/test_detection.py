@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
-from reproduction import UserError
+from reproduction import UserError, build_network
 from reproduction import train as loop
 from reproduction.networks import make_network
 from reproduction.recipe import Recipe
@@ -147,6 +147,14 @@ def test_a_pyramid_of_other_maps_gets_a_sentence(channels: list[int]) -> None:
     model = make_detector(Maps(), TINY).eval()
     with pytest.raises(UserError, match="the detector expects 5 of 8: give a network for"):
         model([torch.zeros(3, 64, 64)])
+
+
+def test_images_without_a_pixel_on_the_coarsest_level_get_a_sentence() -> None:
+    with torch.device("meta"):
+        model = build_network("det_hrnetv2p_w18").eval()
+        assert model(torch.zeros(1, 3, 64, 64))[-1].shape[2:] == (1, 1)
+        with pytest.raises(UserError, match=r"about 32x64, and a pyramid .* at least 64x64: use"):
+            model(torch.zeros(1, 3, 32, 64))
 
 
 def with_box(*box_xywh: int) -> Scenes:
