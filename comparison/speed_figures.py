@@ -1,5 +1,6 @@
 """Speed as figures: ratios to the reference, rates below the roof, latency against accuracy."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -19,6 +20,7 @@ Record = dict[str, Any]
 Row = dict[str, Any]
 LINE_IN, ARM_IN = 0.2, 0.085  # height of a timing, and more for each of its arms
 CURVE = ("reference", "reproduction", "deploy")  # arms that the family is timed with
+NAMES_APART = 0.75  # points of accuracy between two names in a column
 
 
 def ratios(records: Sequence[Record]) -> Figure:
@@ -169,7 +171,7 @@ def latency_accuracy(records: Sequence[Record]) -> Figure:
                 (record["subject"], row["ms"])
                 for record in ordered
                 for row in record["tables"]["speed"]
-                if row["arm"] == arm and row["status"] == "ran"
+                if row["arm"] == arm and _is_drawn(row)
             ]
             _curve(top, bottom, arm, points)
         for axes, x, y in (
@@ -201,21 +203,32 @@ def _curve(top: Axes, bottom: Axes, arm: str, points: list[tuple[Row, float]]) -
 
 
 def _name_networks(axes: Axes, records: Sequence[Record]) -> None:
-    """Name each network at the point of the slowest arm drawn, in turns right and left of it."""
-    for number, record in enumerate(records):
-        rows = [r for r in record["tables"]["speed"] if r["arm"] in CURVE and r["status"] == "ran"]
-        if not rows:
-            continue
-        note = axes.annotate(
+    """Name each network in a column on the right, with a line to the slowest arm drawn."""
+    points = sorted(
+        (
+            100 - float(record["subject"]["published_top1_error"]),
+            max(ms),
             short_name(record["subject"]["network"]),
-            (
-                max(row["ms"] for row in rows),
-                100 - float(record["subject"]["published_top1_error"]),
-            ),
-            xytext=((4, -6), (-5, 2))[number % 2],
-            ha=("left", "right")[number % 2],
-            textcoords="offset points",
-            fontsize=7,
         )
-        note.set_in_layout(False)  # else the axes shrink for a name that stays within them
-    axes.margins(x=0.15, y=0.12)
+        for record in records
+        if (ms := [r["ms"] for r in record["tables"]["speed"] if _is_drawn(r)])
+    )
+    if not points:
+        return
+    column, place = 1.6 * max(slowest for _, slowest, _ in points), math.inf
+    for accuracy, slowest, name in reversed(points):
+        place = min(accuracy, place - NAMES_APART)
+        axes.annotate(
+            name,
+            (slowest, accuracy),
+            xytext=(column, place),
+            va="center",
+            fontsize=7,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": DARK, "shrinkB": 3},
+        )
+    axes.set_xlim(right=4 * column)
+    axes.margins(y=0.08)
+
+
+def _is_drawn(row: Row) -> bool:
+    return row["arm"] in CURVE and row["status"] == "ran"
