@@ -31,7 +31,10 @@ def dense(
         "batches_sha256": changed.pop("batches", f"{seed:064d}"),
     }
     parts: dict[str, Any] = {
-        "inputs": {"weights": {"final_sha256": f"{seed} {shift}"}},
+        "inputs": {
+            "data": {"name": "composed scenes", "sha256": ["c" * 64, "d" * 64]},
+            "weights": {"final_sha256": f"{seed} {shift}"},
+        },
         "measurements": [measurement(name, value, "") for name, value in numbers.items()],
         "tables": {"snapshots": [snapshot] * 3 if seed == 0 else []},
         "verdict": {"outcome": "reproduced", "reason": "exchanged"},
