@@ -34,11 +34,11 @@ pytestmark = [
 ]
 KILLED = ("slurm", "quick")
 ON_SLURM = ["--profile", "slurm"]
-# Cells that say when or how long: two tables as a whole, columns, the digest of a record with its
-# times, and the hours on the checklist.
+# Cells that say when, how long or how fast: tables as a whole, verdicts on speed, columns, the
+# digest of a record with its times, and the hours on the checklist.
 TIMED = re.compile(
-    r"^(study_cost|scaling)\.csv|hours in"
-    r"|: (train_wall_s|wall_s|created_utc|peak_memory_mib|sha256): "
+    r"^(study_cost|scaling|speed|operators|aims)\.csv|^claims\.csv: C1[067] |hours in"
+    r"|: (train_wall_s|wall_s|mean_s|max_s|created_utc|peak_memory_mib|sha256): "
 )
 
 
