@@ -75,8 +75,8 @@ def replaced(good: Any) -> st.SearchStrategy[Any]:
     """Put an arbitrary structure, or nothing, at an arbitrary place of a good one."""
 
     def apply(steps: list[int], value: Any, remove: bool) -> Any:
-        whole = json.loads(json.dumps(good))
-        place, key = {"": whole}, ""
+        root = {"": json.loads(json.dumps(good))}
+        place, key = root, ""
         for step in steps:
             inner = place[key]
             if not isinstance(inner, dict | list) or not inner:
@@ -86,7 +86,7 @@ def replaced(good: Any) -> st.SearchStrategy[Any]:
         place[key] = value
         if remove:
             del place[key]
-        return place.get("") if place is not whole and "" in place else whole
+        return root.get("")
 
     return st.builds(apply, st.lists(st.integers(0, 30), max_size=5), structures, st.booleans())
 
