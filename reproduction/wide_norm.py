@@ -96,7 +96,8 @@ class WideBatchNorm(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         passed = grad if y is None else torch.empty_like(x)  # the gradient before the ReLU
         means = mean.repeat(together)
-        ones, centered, plain = torch.ones_like(means), *torch.zeros(2, shape[1], dtype=dtype)
+        ones = torch.ones_like(means)
+        centered, plain = means.new_zeros(2, shape[1])
         for part, g, rectified, out in _blocks(shape, x, grad, y, passed):
             if rectified is not None:
                 torch.ops.aten.threshold_backward.grad_input(g, rectified, 0, grad_input=out)
@@ -148,8 +149,8 @@ def _keep(norm: nn.BatchNorm2d, mean: torch.Tensor, unbiased: torch.Tensor) -> N
 class WideBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization that sums over wide rows in training; otherwise as ever.
 
-    Made by `reproduction.forms.prepare` alone. Small maps, maps that are not channels last, types
-    that do not fit the parameters, and evaluation take PyTorch's normalization.
+    Made by `reproduction.forms.prepare` alone. Small maps, maps that are not channels last or not
+    on the CPU, types that do not fit the parameters, and evaluation take PyTorch's normalization.
     """
 
     def forward(
@@ -163,6 +164,7 @@ class WideBatchNorm2d(nn.BatchNorm2d):
     def _takes(self, x: torch.Tensor) -> bool:
         return (
             self.training
+            and x.device.type == "cpu"
             and self.momentum is not None
             and self.track_running_stats
             and self.affine

@@ -186,6 +186,12 @@ def test_what_it_is_not_made_for_goes_as_ever(case: str, monkeypatch: pytest.Mon
     assert torch.equal(forms.prepare(made, LAST)(x), expected)
 
 
+def test_a_map_elsewhere_than_on_the_cpu_goes_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wide_norm, "WideBatchNorm", None)
+    made = forms.prepare(nn.BatchNorm2d(4, device="meta"), LAST)
+    assert made(LAST.place(torch.empty(2, 4, 3, 3, device="meta"))).shape == (2, 4, 3, 3)
+
+
 def test_the_eager_form_brings_the_layer_back() -> None:
     made = forms.prepare(nn.BatchNorm2d(4), LAST)
     assert type(made) is wide_norm.WideBatchNorm2d
