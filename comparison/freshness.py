@@ -28,9 +28,10 @@ def check_data(records: Iterable[dict[str, Any]], data: str = "") -> None:
     """
     made_on = _now(data)
     for record in records:
-        if record["case"] not in TRAINED:
+        trained_on = record["inputs"].get("data")
+        if record["case"] not in TRAINED or not trained_on:  # what did not run has no data
             continue
-        name, sha256 = record["inputs"]["data"]["name"], record["inputs"]["data"]["sha256"]
+        name, sha256 = trained_on["name"], trained_on["sha256"]
         found = sha256 if isinstance(sha256, str) else " ".join(sha256)  # or one for each split
         expected, where = made_on.setdefault(name, (found, "another record"))
         if found != expected:

@@ -161,7 +161,8 @@ def test_dense_tasks_on_two_states_of_the_scenes_are_refused() -> None:
     made = [
         {"case": "tasks", "run_id": f"pose.seed{seed}", "inputs": {"data": data}} for seed in (0, 1)
     ]
-    freshness.check_data(made)
+    not_run = {"case": "tasks", "run_id": "pose.seed2", "inputs": {"reference": None}}
+    freshness.check_data([not_run, *made])
     made[1]["inputs"] = {"data": {**data, "sha256": ["a" * 64, "c" * 64]}}
     told = f"pose.seed1.json was made on composed scenes with SHA-256 {'a' * 12} {'c' * 12}, and "
     with pytest.raises(freshness.StaleError, match=told):
