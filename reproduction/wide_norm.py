@@ -9,6 +9,7 @@ the values are in the cache. The result differs from PyTorch's by the rounding o
 summation; bfloat16 is rounded once, behind them all.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ PARAMETERS = {
     torch.bfloat16: torch.float32,
 }  # of a map's type: the type of its parameters and of all sums
 SUMS = [False, True, True]  # of the gradients of map, weight and bias
+norm_backward = torch.ops.aten.native_batch_norm_backward.default
+relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 def pixels_in_a_row(pixels: int, channels: int) -> int:
@@ -64,17 +67,22 @@ class WideBatchNorm(torch.autograd.Function):
         shape, dtype = (pixels // together, together * channels), weight.dtype
         # In bfloat16 the type of running statistics, here left alone, decides that of the sums.
         alone = None if x.dtype == dtype else weight.new_zeros(shape[1])
-        means, variances = torch.batch_norm_update_stats(_as_map(x, shape), alone, alone, 0.0)
-        between, mean = torch.var_mean(means.view(together, channels), 0, correction=0)
-        variance = variances.view(together, channels).mean(0).add_(between)
+        y = torch.empty_like(x)  # no view: what follows may work in place
+        blocks = list(_blocks(shape, x, y, shortcut))
+        found = [
+            torch.batch_norm_update_stats(_as_map(part, part.shape), alone, alone, 0.0)
+            for part, _, _ in blocks
+        ]
+        means, variances = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+        between, mean = torch.var_mean(means.view(-1, channels), 0, correction=0)
+        variance = variances.view(-1, channels).mean(0).add_(between)
         inverse = (variance + norm.eps).rsqrt_()
         scale = inverse * weight
-        scales = scale.repeat(together)
-        shifts = torch.addcmul(bias, mean, scale, value=-1).repeat(together)
-        y = torch.empty_like(x)  # no view: what follows may work in place
-        for part, out, other in _blocks(shape, x, y, shortcut):
-            into = out if out.dtype == dtype else None
-            made = torch.addcmul(shifts, part.to(dtype), scales, out=into)
+        scales = _wide(scale, together)
+        shifts = _wide(torch.addcmul(bias, mean, scale, value=-1), together)
+        for part, out, other in blocks:
+            values = part.to(dtype)
+            made = torch.addcmul(shifts, values, scales, out=out if values is part else values)
             if other is not None:
                 made.add_(other)
             if relu:
@@ -95,40 +103,63 @@ class WideBatchNorm(torch.autograd.Function):
         together = shape[1] // channels
         grad = grad.contiguous(memory_format=torch.channels_last)
         passed = grad if y is None else torch.empty_like(x)  # the gradient before the ReLU
-        means = mean.repeat(together)
-        ones = torch.ones_like(means)
-        centered, plain = means.new_zeros(2, shape[1])
-        for part, g, rectified, out in _blocks(shape, x, grad, y, passed):
+        grad_x = torch.empty_like(x) if y is None or ctx.adds else passed
+        blocks = list(_blocks(shape, x, grad, y, passed, grad_x))
+        means, ones = _wide(mean, together), _ones(shape[1], dtype)
+        sums = []
+        for part, g, rectified, out, _ in blocks:
             if rectified is not None:
-                torch.ops.aten.threshold_backward.grad_input(g, rectified, 0, grad_input=out)
-            maps = (_as_map(each.to(dtype), each.shape) for each in (out, part))
-            _, products, sums = torch.ops.aten.native_batch_norm_backward(
-                *maps, ones, means, ones, None, None, False, 0.0, SUMS
-            )
-            centered += products
-            plain += sums
-        grad_weight = centered.view(together, channels).sum(0).mul_(inverse)
-        grad_bias = plain.view(together, channels).sum(0)
+                relu_backward(g, rectified, 0, grad_input=out)
+            maps = (_as_map(out, out.shape), _as_map(part, part.shape))
+            # Of gradient times centered map, and of the gradient.
+            sums += norm_backward(*maps, ones, None, None, means, ones, True, 0.0, SUMS)[1:]
+        found = torch.stack(sums).view(len(blocks), 2, together, channels).sum((0, 2))
+        grad_weight, grad_bias = found[0] * inverse, found[1]
         share = scale * (-channels / x.numel())
         slope = grad_weight * inverse * share
         offset = torch.addcmul(grad_bias * share, slope, mean, value=-1)
-        offsets, slopes = offset.repeat(together), slope.repeat(together)
-        grad_x = torch.empty_like(x) if y is None or ctx.adds else passed
-        for part, g, out in _blocks(shape, x, passed, grad_x):
-            made = torch.addcmul(offsets, part.to(dtype), slopes)
-            into = out if out.dtype == dtype else made
+        offsets, slopes = _wide(offset, together), _wide(slope, together)
+        for part, _, _, g, out in blocks:
+            values = part.to(dtype)
+            into = out if values is part else values
+            unread = None if into is out and grad_x is passed else into
+            made = torch.addcmul(offsets, values, slopes, out=unread)
             torch.addcmul(made, g.to(dtype), scales, out=into)
             if into is not out:
-                out.copy_(made)
+                out.copy_(into)
         return grad_x, grad_weight, grad_bias, passed if ctx.adds else None, None, None
 
 
 def _blocks(shape: tuple[int, int], *maps: torch.Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """Yield all maps block by block, as wide rows; None stays."""
-    count = max(1, BLOCK // shape[1])
+    """Yield all maps in blocks of equally many wide rows; None stays."""
+    count = rows_in_a_block(*shape)
     rows = [None if x is None else x.as_strided(shape, (shape[1], 1)) for x in maps]
+    if count == shape[0]:
+        yield tuple(rows)
+        return
     for first in range(0, shape[0], count):
         yield tuple(None if x is None else x[first : first + count] for x in rows)
+
+
+def rows_in_a_block(rows: int, columns: int) -> int:
+    """Return how many rows are worked on together: blocks are of one size, or all rows are one.
+
+    >>> rows_in_a_block(6272, 1024), rows_in_a_block(4099, 1024)
+    (448, 4099)
+    """
+    fit = min(rows, max(1, BLOCK // columns))
+    equal = next(n for n in range(fit, 0, -1) if rows % n == 0)
+    return equal if 8 * equal >= fit else rows
+
+
+def _wide(x: torch.Tensor, together: int) -> torch.Tensor:
+    """Repeat what is there once a channel for each pixel of a wide row."""
+    return x.expand(together, -1).contiguous().view(-1)
+
+
+@functools.cache
+def _ones(columns: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.ones(columns, dtype=dtype)
 
 
 def _as_map(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -139,11 +170,12 @@ def _as_map(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 def _keep(norm: nn.BatchNorm2d, mean: torch.Tensor, unbiased: torch.Tensor) -> None:
     """Bring running statistics up to date, as `torch.nn.BatchNorm2d` does."""
-    assert norm.num_batches_tracked is not None and norm.momentum is not None
-    assert norm.running_mean is not None and norm.running_var is not None
-    norm.num_batches_tracked.add_(1)
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(unbiased, norm.momentum)
+    count, means, variances = norm.num_batches_tracked, norm.running_mean, norm.running_var
+    assert count is not None and means is not None and variances is not None
+    assert norm.momentum is not None
+    count.add_(1)
+    means.lerp_(mean, norm.momentum)
+    variances.lerp_(unbiased, norm.momentum)
 
 
 class WideBatchNorm2d(nn.BatchNorm2d):
@@ -187,8 +219,12 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def followed(y: torch.Tensor, shortcut: torch.Tensor | None, relu: bool) -> torch.Tensor:
-    """Add a shortcut to a map (B, C, H, W), if any, then rectify it in place, if asked for."""
-    y = y if shortcut is None else y + shortcut
+    """Add a shortcut to a normalized map (B, C, H, W), if any, then rectify, if asked for.
+
+    The map is overwritten where it can be: normalization does not need it in the backward pass.
+    """
+    if shortcut is not None:
+        y = y.add_(shortcut) if _alike(shortcut, y) else y + shortcut
     return F.relu(y, inplace=True) if relu else y
 
 
@@ -197,10 +233,11 @@ class FusedConvNorm(ConvNorm):
 
     def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W'); a shortcut is rectified too."""
-        y, relu = self.conv(x), shortcut is not None or hasattr(self, "relu")
-        if type(self.norm) is WideBatchNorm2d:
-            return self.norm(y, shortcut, relu)
-        return followed(self.norm(y), shortcut, relu)  # one over all processes
+        y, norm = self.conv(x), self.norm
+        relu = shortcut is not None or "relu" in self._modules
+        if type(norm) is WideBatchNorm2d:
+            return norm(y, shortcut, relu)
+        return followed(norm(y), shortcut, relu)  # one over all processes
 
 
 class FusedBasicBlock(BasicBlock):
