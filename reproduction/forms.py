@@ -37,6 +37,8 @@ class Form:
             maps of many pixels by sums over wide rows, with the shortcut and the ReLU behind it.
         gemm_limit: Convolutions whose output map is at most this wide and high are done as matrix
             products over the taps that touch data; 0: none.
+        gemm_weights: Convolutions of at least so many weights are done as matrix products too,
+            however large their maps; 0: none.
         fused_optimizer: Update all parameters in one kernel.
         autocast: Type that convolutions and products are cast to, or empty.
     """
@@ -44,6 +46,7 @@ class Form:
     name: str
     channels_last: bool = False
     gemm_limit: int = 0
+    gemm_weights: int = 0
     fused_optimizer: bool = False
     autocast: str = ""
 
@@ -58,6 +61,8 @@ class Form:
             raise UserError(f"autocast is {self.autocast!r}; use bfloat16, or nothing")
         if self.gemm_limit < 0:
             raise UserError(f"gemm_limit is {self.gemm_limit}; give 0 or a size of maps")
+        if self.gemm_weights < 0:
+            raise UserError(f"gemm_weights is {self.gemm_weights}; give 0 or a number of weights")
 
     @property
     def layout(self) -> torch.memory_format:
@@ -145,8 +150,9 @@ def prepare(model: nn.Module, form: Form) -> nn.Module:
     classes = OF_EAGER if form.channels_last else {fast: eager for eager, fast in OF_EAGER.items()}
     for module in model.modules():
         if type(module) in (nn.Conv2d, SmallMapConv2d):
-            module.__class__ = SmallMapConv2d if form.gemm_limit else nn.Conv2d
-            vars(module)["gemm_limit"] = form.gemm_limit
+            products = form.gemm_limit or form.gemm_weights
+            module.__class__ = SmallMapConv2d if products else nn.Conv2d
+            vars(module).update(gemm_limit=form.gemm_limit, gemm_weights=form.gemm_weights)
         elif type(module) in classes:
             module.__class__ = classes[type(module)]
     return model.to(memory_format=form.layout)

@@ -108,15 +108,14 @@ def _spread(grads: torch.Tensor, shape: torch.Size, rows: Reach, columns: Reach)
     if rows.outputs == columns.outputs == 1:
         padded = reads[:, 0, 0]
     else:
-        padded = reads.new_zeros(
-            batch, height + sum(rows.padding), width + sum(columns.padding), channels
-        )
+        size = (batch, height + sum(rows.padding), width + sum(columns.padding), channels)
+        padded = reads.new_zeros(size, dtype=torch.promote_types(reads.dtype, torch.float32))
         for row in range(rows.taps):
             below = slice(row, row + rows.stride * (rows.outputs - 1) + 1, rows.stride)
             for column in range(columns.taps):
                 end = column + columns.stride * (columns.outputs - 1) + 1
                 padded[:, below, column : end : columns.stride] += reads[:, :, :, row, column]
-    padded = padded.permute(0, 3, 1, 2)
+    padded = padded.to(reads.dtype).permute(0, 3, 1, 2)
     padding = tuple(-zeros for zeros in (*columns.padding, *rows.padding))
     return F.pad(padded, padding) if any(padding) else padded
 
@@ -143,23 +142,29 @@ def _window(weight: torch.Tensor, rows: Reach, columns: Reach) -> torch.Tensor:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """A convolution that does small maps as matrix products, and larger ones as ever.
+    """A convolution that does small maps, or large weights, as matrix products; else as ever.
 
-    Made by `reproduction.forms.prepare` alone. Under autocast, and with groups or dilation, all
-    maps take PyTorch's convolution.
+    Made by `reproduction.forms.prepare` alone. With groups or dilation all maps take PyTorch's
+    convolution.
     """
 
     gemm_limit: int
+    gemm_weights: int
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, O, H', W')."""
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-        if not plain or isinstance(self.padding, str) or torch.is_autocast_enabled(x.device.type):
+        if not plain or isinstance(self.padding, str):
             return super().forward(x)
         rows, columns = (
             reach(x.shape[2 + axis], self.kernel_size[axis], self.stride[axis], self.padding[axis])
             for axis in range(2)
         )
-        if max(rows.outputs, columns.outputs) > self.gemm_limit:
+        is_small = max(rows.outputs, columns.outputs) <= self.gemm_limit
+        if not is_small and not 0 < self.gemm_weights <= self.weight.numel():
             return super().forward(x)
-        return SmallMapConvolution.apply(x, self.weight, self.bias, rows, columns)
+        given: list[torch.Tensor | None] = [x, self.weight, self.bias]
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            given = [None if each is None else each.to(dtype) for each in given]
+        return SmallMapConvolution.apply(*given, rows, columns)

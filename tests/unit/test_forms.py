@@ -191,7 +191,13 @@ def test_a_missing_or_damaged_table_gets_a_sentence(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"gemm_limit": -1}, {"gemm_limit": True}, {"autocast": "float16"}, {"channels_last": 1}],
+    [
+        {"gemm_limit": -1},
+        {"gemm_limit": True},
+        {"gemm_weights": -1},
+        {"autocast": "float16"},
+        {"channels_last": 1},
+    ],
 )
 def test_a_form_that_is_none_gets_a_sentence(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(wrong))}.* is "):

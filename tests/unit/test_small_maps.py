@@ -1,6 +1,8 @@
 """Convolutions on small maps as matrix products: exact, in float64, for every shape used."""
 
 import doctest
+from copy import deepcopy
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -92,6 +94,43 @@ def test_what_is_no_plain_convolution_goes_as_ever(
     expected = layer(x)
     monkeypatch.setattr(small_maps, "SmallMapConvolution", None)
     assert torch.equal(forms.prepare(layer, PRODUCTS)(x), expected)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), KERNELS)
+def test_large_weights_are_products_on_every_map(
+    kernel: int, stride: int, padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(5, 7, kernel, stride, padding).double()
+    x = torch.randn(2, 5, 9, 6, dtype=torch.float64)
+    weights = torch.randn_like(layer(x))
+    expected = gradients(layer, x, weights)
+    form = Form(name="", gemm_weights=layer.weight.numel(), channels_last=True)
+    found = gradients(forms.prepare(layer, form), form.place(x), weights)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, rtol=1e-13, atol=1e-13)
+    monkeypatch.setattr(small_maps, "SmallMapConvolution", None)
+    with pytest.raises(AttributeError):
+        layer(x)
+    form = replace(form, gemm_weights=layer.weight.numel() + 1)
+    assert torch.allclose(forms.prepare(layer, form)(form.place(x)), expected[0])
+
+
+def test_under_autocast_products_are_of_its_type() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(32, 48, 3, 2, 1)
+    x, form = torch.randn(4, 32, 7, 7), Form(name="", gemm_weights=1, channels_last=True)
+    weights = torch.randn(4, 48, 4, 4)
+    exact = gradients(deepcopy(layer).double(), x.double(), weights.double())
+    off = {}
+    for kind, chosen in (("as ever", EAGER), ("products", form)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = gradients(forms.prepare(deepcopy(layer), chosen), chosen.place(x), weights)
+        off[kind] = [float((a - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)]
+        assert found[0].dtype == torch.bfloat16
+        assert [each.dtype for each in found[1:]] == 3 * [torch.float32]
+    for products, as_ever in zip(off["products"], off["as ever"], strict=True):
+        assert 1e-4 < products < 1.2 * as_ever
 
 
 def test_larger_maps_go_as_ever() -> None:
