@@ -161,10 +161,10 @@ def crop_images(images: np.ndarray, matrices: np.ndarray, output_wh: tuple[int, 
     crops = np.empty((*source.shape[:3], images.shape[3]), dtype=np.uint8)
     for first in range(0, len(images), AT_ONCE):
         few = slice(first, first + AT_ONCE)
-        planes = np.ascontiguousarray(images[few].transpose(0, 3, 1, 2))
-        pixels = torch.from_numpy(planes).double()
+        pixels = torch.from_numpy(images[few]).permute(0, 3, 1, 2).contiguous().double()
         levels = F.grid_sample(pixels, grid[few], "bilinear", "zeros", align_corners=True)
-        crops[few] = levels.round_().clamp_(0, 255).permute(0, 2, 3, 1).numpy()
+        whole = levels.round_().clamp_(0, 255).byte()
+        crops[few] = whole.permute(0, 2, 3, 1).contiguous().numpy()
     return crops
 
 
