@@ -24,7 +24,6 @@ from reproduction.tasks.task import evaluating
 
 EXAMPLES = 3
 QUALITY = 90
-SHOWN_SCORE = 0.3  # least score of a box that is drawn
 Row = dict[str, Any]
 
 
@@ -51,10 +50,10 @@ def snapshots(
 
 
 def _boxes(task: SceneTask, found: list[Row], index: int) -> Row:
-    """Keep left, top, width, height and digit of the true boxes and of those that score enough."""
+    """Keep left, top, width, height and digit of the true boxes and of as many, the surest."""
     present = task.test.digits[index] >= 0
     truth = np.column_stack([task.test.boxes_xywh[index], task.test.digits[index]])[present]
-    sure = [entry for entry in found if entry["score"] >= SHOWN_SCORE]
+    sure = sorted(found, key=lambda entry: -entry["score"])[: len(truth)]
     return {
         "image": pack_image(task.test.images[index]),
         "boxes": truth.tolist(),

@@ -15,8 +15,9 @@ from reproduction.tasks.scenes import compose, dataset
 from reproduction.tasks.scenes.compose import KEYPOINTS, Pose, draw_levels, find_keypoints
 from reproduction.tasks.scenes.dataset import SIGMA, Scenes, load_scenes, read_scans, scan_pools
 from reproduction.tasks.scenes.picture import draw_scenes, main
+from reproduction.tasks.scenes.plans import SCENE_PX
 
-FIRST_SCENES = "d5f5d328c644e4f9d873dbe9d2b4cdd20efe15c3fb51758c6afce4bb661d6e0f"
+FIRST_SCENES = "99e312534de5ab5e3f20f3a742cea26fd35db48c5e86445c63a0f8d79955077f"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,12 @@ def test_a_scene_depends_on_seed_split_and_place_alone(scenes: Scenes, tmp_path:
         assert (array == scenes.arrays()[name][:3]).all()
     assert (load_scenes("train", count=3, seed=1, cache=tmp_path).images != fewer.images).any()
     assert (load_scenes("test", count=3, cache=tmp_path).images != fewer.images).any()
+
+
+def test_the_scenes_of_the_studies_hold_several_digits(cache: Path) -> None:
+    used = load_scenes("train", count=100, image_size=SCENE_PX, cache=cache)
+    counts = (used.digits >= 0).sum(axis=1)
+    assert set(counts) == {2, 3, 4}
 
 
 def test_scenes_hold_several_digits_and_every_class(scenes: Scenes) -> None:

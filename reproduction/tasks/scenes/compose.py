@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 KEYPOINTS = ("top", "bottom", "left", "right", "center")
-FLIP_PAIRS = ((2, 3),)
 DIGITS_PER_SCENE = (2, 4)
 MAX_ANGLE_DEG = 30
-CELL_SIZES = (44, 80)  # sixteenths of a pixel for a cell of the scan: digits of 22 to 40 px
+CELL_SIZES = (32, 52)  # sixteenths of a pixel for a cell of the scan: digits of 16 to 26 px
+DIGIT_TRIES = 8  # digits drawn for a scene at most; one that finds no room is left out
 PLACEMENT_TRIES = 200
 
 SCAN_CELLS = 8
@@ -159,7 +159,7 @@ def find_box(ink: np.ndarray) -> np.ndarray:
 def compose_scene(
     scans: np.ndarray, digits: np.ndarray, pool: np.ndarray, size: int, rng: np.random.Generator
 ) -> Scene:
-    """Compose a scene of two to four digits; fewer if one finds no room.
+    """Compose a scene of two to four digits; fewer where none that was drawn finds room.
 
     Args:
         scans: (N, 8, 8) with levels 0 to 16.
@@ -172,7 +172,10 @@ def compose_scene(
     labels, instances = np.zeros((2, size, size), dtype=np.uint8)
     taken = np.zeros((size, size), dtype=bool)
     found: list[tuple[int, np.ndarray, np.ndarray]] = []
-    for _ in range(rng.integers(DIGITS_PER_SCENE[0], DIGITS_PER_SCENE[1] + 1)):
+    wanted = rng.integers(DIGITS_PER_SCENE[0], DIGITS_PER_SCENE[1] + 1)
+    for _ in range(DIGIT_TRIES):
+        if len(found) == wanted:
+            break
         source = int(rng.choice(pool))
         placed = _place(scans[source], taken, rng)
         if placed is None:

@@ -72,7 +72,7 @@ class Located:
 
     Attributes:
         loss: Mean over digits.
-        scores: In percent: ``ap``, ``ap50`` and ``ar``, or ``nme`` and ``failure_rate``.
+        scores: In percent: ``ap``, ``ap50``, ``ap75`` and ``ar``, or ``nme`` and ``failure_rate``.
         predictions: (N, K, 2) in pixels of the scenes, in the order of `ScenePose.digits`.
     """
 
@@ -236,7 +236,7 @@ class ScenePose:
             )
         ]
         found = keypoint_ap(self.test.coco(), detections, SIGMAS_OKS)
-        return {name: 100 * found[name.upper()] for name in ("ap", "ap50", "ar")}
+        return {name: 100 * found[name.upper()] for name in ("ap", "ap50", "ap75", "ar")}
 
     def trivial(self) -> dict[str, float]:
         """Score what needs no network: each keypoint where it is on average in training crops."""

@@ -1,4 +1,7 @@
-"""Draw scenes above their labels: `python -m reproduction.tasks.scenes.picture OUT.png`."""
+"""Draw scenes above their labels: `python -m reproduction.tasks.scenes.picture OUT.png`.
+
+They are those that studies train on; ``docs/scenes.png`` was made by it.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 from reproduction.tasks.scenes.dataset import NUM_CLASSES, SPLITS, Scenes, load_scenes
+from reproduction.tasks.scenes.plans import SCENE_PX
 
 ENLARGED = 3
 DOT_PX = 3
@@ -49,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=6)
     options = parser.parse_args(arguments)
-    scenes = load_scenes(options.split, count=options.count, seed=options.seed)
+    scenes = load_scenes(options.split, count=options.count, seed=options.seed, image_size=SCENE_PX)
     draw_scenes(scenes, options.count).save(options.out)
 
 
