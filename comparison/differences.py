@@ -78,6 +78,7 @@ def measurable_dense(seed: int) -> dict[str, Callable[[], Effect]]:
         "D33": dense.cut_names,
         "D34": dense.numpy_names,
         "D37": scores.mirrored_landmark,
+        "D44": lambda: scores.upper_halves(seed),
     }
 
 

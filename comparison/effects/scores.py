@@ -1,6 +1,7 @@
 """Differences of dense tasks beside the network: losses, targets, labels and scores."""
 
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -8,7 +9,12 @@ import torch
 from comparison.effects.subjects import Effect
 from reproduction import UserError
 from reproduction.published_recipes import published_recipe
-from reproduction.tasks.keypoints.augmentation import Variation, vary
+from reproduction.tasks.keypoints.augmentation import (
+    HALF_BODY_LIMIT,
+    Variation,
+    half_body_box,
+    vary,
+)
 from reproduction.tasks.keypoints.crops import CropBox
 from reproduction.tasks.keypoints.heatmaps import encode_heatmaps
 from reproduction.tasks.keypoints.landmarks import SIGMAS_PX, encode_landmarks
@@ -177,4 +183,22 @@ def mirrored_landmark() -> Effect:
         value=apart["face_wflw"],
         unit="px",
         holds=apart == {"pose_coco": 0.0, "face_wflw": 1.0},
+    )
+
+
+def upper_halves(seed: int) -> Effect:
+    """D44: how often a person with all keypoints is reduced to the upper half of the body."""
+    upper_body = tuple(range(11))
+    points = np.stack([np.arange(17.0), 10.0 * np.arange(17)], axis=1)
+    person = Person(Path(), CropBox((8.0, 80.0), (1.0, 1.0)), points, np.ones(17), image_id=0)
+    rng = np.random.default_rng(seed)
+    upper = [
+        half_body_box(person, upper_body, (192, 256), rng).center_xy[1] < 80 for _ in range(4000)
+    ]
+    share = float(np.mean(upper))
+    return Effect(
+        what="share of upper halves among 4000 draws, where a fair choice would give a half",
+        value=share,
+        unit="1",
+        holds=abs(share - NormalDist().cdf(HALF_BODY_LIMIT)) < 0.03,
     )
