@@ -161,7 +161,8 @@ def crop_images(images: np.ndarray, matrices: np.ndarray, output_wh: tuple[int, 
     crops = np.empty((*source.shape[:3], images.shape[3]), dtype=np.uint8)
     for first in range(0, len(images), AT_ONCE):
         few = slice(first, first + AT_ONCE)
-        pixels = torch.from_numpy(images[few]).permute(0, 3, 1, 2).contiguous().double()
+        given = torch.from_numpy(np.ascontiguousarray(images[few]))  # mirrored ones run backwards
+        pixels = given.permute(0, 3, 1, 2).contiguous().double()
         levels = F.grid_sample(pixels, grid[few], "bilinear", "zeros", align_corners=True)
         whole = levels.round_().clamp_(0, 255).byte()
         crops[few] = whole.permute(0, 2, 3, 1).contiguous().numpy()
