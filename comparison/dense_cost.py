@@ -24,7 +24,7 @@ from reproduction.networks import CLASSES
 
 NEARLY = 0.002
 CITYSCAPES_SIZE = (1024, 2048)
-# In the paper's tables only: a width that no official segmentation file has.
+# In the paper's tables only: a width that no official file has, put into the file of W48.
 UNCONFIGURED = {"seg_hrnet_w40_cityscapes": ("seg_hrnet_w48_cityscapes", 40)}
 
 # What the rest of a Faster R-CNN for 80 classes and background has, and does for 512 proposals.
@@ -45,7 +45,7 @@ def build_on_meta(name: str, arm: str = "reproduction") -> nn.Module | None:
     """Build a network without memory for its weights, and without drawing any.
 
     Returns:
-        The network; None for a reference that is not there, or has no such configuration.
+        The network; None for a reference that is not there.
 
     Raises:
         ReferenceUnavailable: The official files were altered.
@@ -54,13 +54,21 @@ def build_on_meta(name: str, arm: str = "reproduction") -> nn.Module | None:
     with torch.device("meta"):
         if arm == "reference":
             try:
-                return None if width else reference.build(name)
+                return reference.build(base, settings=_widths(width) if width else None)
             except ReferenceAbsent:
                 return None
         config = network_config(base)
         if width is not None:
             config = replace(config, name=name, width=width)
         return CLASSES[config.task](config, config.outputs)
+
+
+def _widths(width: int) -> dict[str, list[int]]:
+    """Say in the words of the official yaml how wide the streams of stages 2 to 4 are."""
+    return {
+        f"MODEL.EXTRA.STAGE{streams}.NUM_CHANNELS": [width * 2**r for r in range(streams)]
+        for streams in (2, 3, 4)
+    }
 
 
 @cache

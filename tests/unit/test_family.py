@@ -78,7 +78,7 @@ def test_another_name_or_shape_changes_the_hash() -> None:
 
 
 def test_an_absent_reference_is_counted_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> nn.Module:
+    def absent(name: str, settings: object) -> nn.Module:
         raise ReferenceAbsent("gone")
 
     monkeypatch.setattr(dense_cost.reference, "build", absent)
