@@ -4,7 +4,10 @@
     torchrun --nproc-per-node 4 -m reproduction.train --network cls_hrnet_w18 --data ...
 
 Networks for classification take the parameters of notebook 03, with the same defaults. For any
-other network `--data` names the folder of its data set, and its published recipe decides the rest.
+other network `--data` names the folder of its data set, and its published recipe decides the rest:
+
+    python -m reproduction.train --network pose_hrnet_w32 --data data/coco --body cls.safetensors
+
 The same call goes on with what was interrupted.
 """
 
@@ -26,11 +29,18 @@ from reproduction.distributed import Group
 from reproduction.errors import UserError
 from reproduction.forms import EAGER, choose_form
 from reproduction.networks import build_network
-from reproduction.published_recipes import published_recipe
+from reproduction.published_recipes import recipe_for
 from reproduction.recipe import Recipe
 from reproduction.tasks.classification.sources import load_dataset
 from reproduction.tasks.classification.task import Classification
-from reproduction.tasks.published import published_task, take_body
+from reproduction.tasks.published import (
+    RANDOM,
+    check_adapter,
+    departures,
+    published_task,
+    take_start,
+)
+from reproduction.tasks.segmentation.task import SegmentationResult
 from reproduction.tasks.task import Result, Task
 from reproduction.train import train
 
@@ -52,7 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help="default: 4, or as published")
     parser.add_argument("--batch-size", type=int, help="images a step, over all processes")
     parser.add_argument("--image-size", type=int, default=0, help="0: the data set's own")
-    parser.add_argument("--body", type=Path, help="weights of ImageNet to start the body from")
+    parser.add_argument("--recipe", default="", help="another one of the network's task and data")
+    parser.add_argument("--body", type=Path, help="weights to start from; none: random ones")
+    parser.add_argument("--detections", type=Path, help="COCO results with boxes to evaluate in")
     parser.add_argument("--form", default="eager", choices=("eager", "fast"), help="of steps")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--results-dir", type=Path, default=Path("results/by_hand"))
@@ -67,27 +79,33 @@ def chosen(options: argparse.Namespace) -> tuple[nn.Module, Task[Result], TrainC
     """
     if network_config(options.network).task == "classification":
         return _classification(options)
-    recipe = published_recipe(options.network)
+    recipe = recipe_for(options.network, options.recipe)
     if options.image_size:
         raise UserError(f"--image-size is {options.image_size}; recipe {recipe.name} says the size")
-    task = published_task(recipe, Path(options.data))
+    check_adapter(recipe)
     torch.manual_seed(options.seed)
     network = build_network(options.network)
-    if options.body:
-        take_body(network, options.body)
+    take_start(network, recipe, options.body)
+    task = published_task(recipe, Path(options.data), detections=options.detections)
     return network, task, replace(recipe.training(), **_changed(options))
 
 
 def _classification(options: argparse.Namespace) -> tuple[nn.Module, Task[Result], TrainConfig]:
     """Choose as notebook 03 does: the same start weights, batches and recipe."""
-    if options.body:
+    if options.body not in (None, RANDOM):
         raise UserError(f"--body is {options.body}, but {options.network} starts from the seed")
+    if options.detections:
+        raise UserError(f"--detections is {options.detections}, but {options.network} has no boxes")
+    lengths = DEFAULTS
+    if options.recipe:
+        recipe = recipe_for(options.network, options.recipe)
+        lengths = {"epochs": recipe["epochs"], "batch_size": recipe.batch_size}
     dataset = load_dataset(
         options.data, image_size=options.image_size or None, workers=DECODING_THREADS
     )
     torch.manual_seed(options.seed)
     network = build_network(options.network, num_classes=dataset.num_classes)
-    return network, Classification(dataset), TrainConfig(**{**DEFAULTS, **_changed(options)})
+    return network, Classification(dataset), TrainConfig(**{**lengths, **_changed(options)})
 
 
 def _changed(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,6 +122,7 @@ def run(options: argparse.Namespace, processes: Group) -> None:
     model, task, recipe = chosen(options)
     data = Path(options.data).name.partition(":")[0]
     name = f"{options.network}.{data}.reproduction.seed{options.seed}"
+    name += f".{options.recipe}" if options.recipe else ""
     name += "" if options.form == "eager" else f".{options.form}"
     if processes.ranks > 1:
         name += f".processes{processes.ranks}"
@@ -113,12 +132,18 @@ def run(options: argparse.Namespace, processes: Group) -> None:
     if options.form == "fast" and isinstance(task, Classification):
         share = recipe.batch_size // processes.ranks
         form = choose_form(options.network, task.dataset.image_size, share)
+    if processes.leads:
+        published = recipe_for(options.network, options.recipe)
+        for sentence in departures(published, options.body, options.detections):
+            print(f"note: {sentence}", flush=True)
     seed = options.seed
     result = train(model, task, recipe, seed=seed, out_dir=folder, device=device, form=form)
     if processes.leads:
         save_checkpoint(model, folder / WEIGHTS)
         scores = ", ".join(f"{score} {value:.2f}" for score, value in result.final.scores.items())
         print(f"{scores}; loss {result.final.loss:.4f}; weights in {folder / WEIGHTS}")
+        if isinstance(result.final, SegmentationResult) and result.final.remark:
+            print(f"note: {result.final.remark}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ They are what the official files train and test with; `reproduction.recipe.Recip
 one that the training loop needs, made by `PublishedRecipe.training`.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from reproduction.errors import UserError
 from reproduction.recipe import Recipe
 
 FILE = Path(__file__).with_name("published_recipes.toml")
-FIELDS = {"task", "data", "networks", "based_on", "values"}
+FIELDS = {"task", "data", "networks", "values"}
+OPTIONAL = {"based_on", "official_file"}
+A_FILE = re.compile(r"\b(yaml|files?)\b")  # in the words of a source
 # What every recipe has to say, whatever its task.
 REQUIRED = {
     *("optimizer", "learning_rate", "weight_decay", "schedule", "epochs", "batch_per_gpu", "gpus"),
@@ -102,22 +105,48 @@ def published_recipes(path: Path = FILE) -> dict[str, PublishedRecipe]:
     Raises:
         UserError: The file is not as expected.
     """
+    tables = _tables(path)
+    sections = {key: name for name, keys in tables.pop("sections", {}).items() for key in keys}
+    tables.pop("fixed", None)
+    return {name: _recipe(name, tables, sections) for name in tables}
+
+
+def fixed_values(path: Path = FILE) -> dict[str, dict[str, str]]:
+    """Return what no code reads: by task, by the name of the value, the reason.
+
+    >>> fixed_values()["pose"]["heatmap_wh"]
+    'networks put out a quarter of input_wh'
+    """
+    found: dict[str, dict[str, str]] = {}
+    for group in _tables(path)["fixed"]:
+        for task in group["tasks"]:
+            found.setdefault(task, {}).update(dict.fromkeys(group["keys"], group["reason"]))
+    return found
+
+
+def _tables(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        tables = tomllib.load(file)
-    return {name: _recipe(name, tables) for name in tables}
+        return tomllib.load(file)
 
 
-def _recipe(name: str, tables: dict[str, Any]) -> PublishedRecipe:
+def _recipe(name: str, tables: dict[str, Any], sections: Mapping[str, str]) -> PublishedRecipe:
     table = _resolved(name, tables, ())
-    unknown = FIELDS ^ {*table, "based_on"}
+    unknown = FIELDS ^ (set(table) - OPTIONAL)
     if unknown:
         raise UserError(f"recipe {name} has or lacks {', '.join(sorted(unknown))}")
-    entries = {}
+    own, entries = tables[name].get("values", {}), {}
     for key, entry in table["values"].items():
         if not isinstance(entry, dict) or set(entry) != {"value", "source"} or not entry["source"]:
             raise UserError(f"{key} of recipe {name} is {entry!r}; give a value and its source")
-        value = entry["value"]
-        entries[key] = Cited(tuple(value) if isinstance(value, list) else value, entry["source"])
+        value, source = entry["value"], entry["source"]
+        if key not in own and not table.get("official_file", True) and A_FILE.search(source):
+            if key not in sections:
+                raise UserError(
+                    f"{key} of recipe {name} is taken over with the source {source!r}, a file of "
+                    "another recipe; say under [sections] which section it is in"
+                )
+            source = sections[key]
+        entries[key] = Cited(tuple(value) if isinstance(value, list) else value, source)
     if REQUIRED - set(entries):
         raise UserError(f"recipe {name} lacks {', '.join(sorted(REQUIRED - set(entries)))}")
     networks = tuple(table["networks"])
@@ -152,3 +181,35 @@ def published_recipe(name: str) -> PublishedRecipe:
             f"no recipe or network is called {name!r}; recipes are {', '.join(recipes)}"
         )
     return found
+
+
+def recipe_for(network: str, name: str = "") -> PublishedRecipe:
+    """Return a network's own recipe, or another one that fits it.
+
+    A recipe fits a network if it is for the same task and data as the network's own, and resizes
+    logits alike.
+
+    Args:
+        network: By official name.
+        name: Of a recipe; the network's own if empty.
+
+    Raises:
+        UserError: The recipe does not exist or does not fit.
+
+    >>> recipe_for("seg_hrnet_w48_cityscapes", "seg_cityscapes_ohem")["ohem"]
+    True
+    """
+    own, recipes = published_recipe(network), published_recipes()
+    if not name:
+        return own
+
+    def rule(recipe: PublishedRecipe) -> tuple[Any, ...]:
+        return recipe.task, recipe.data, recipe.get("align_corners")
+
+    fitting = [other for other, recipe in recipes.items() if rule(recipe) == rule(own)]
+    if name not in fitting:
+        raise UserError(
+            f"recipe {name!r} {'does not fit' if name in recipes else 'is unknown to'} {network}, "
+            f"a network for {own.task} on {own.data}; those that fit are {', '.join(fitting)}"
+        )
+    return recipes[name]

@@ -6,7 +6,7 @@
 >>> def run(coco, weights, out_dir, device):
 ...     recipe = published_recipe("pose_hrnet_w32")
 ...     network = build_network("pose_hrnet_w32")
-...     take_body(network, weights)  # of cls_hrnet_w32, trained on ImageNet
+...     take_start(network, recipe, weights)  # of cls_hrnet_w32, trained on ImageNet
 ...     task = published_task(recipe, coco)
 ...     return train(network, task, recipe.training(), seed=0, out_dir=out_dir, device=device)
 
@@ -25,7 +25,7 @@ from reproduction.networks import Network, PyramidNetwork, build_network
 from reproduction.published_recipes import PublishedRecipe
 from reproduction.tasks.keypoints.augmentation import Augmentation as CropAugmentation
 from reproduction.tasks.keypoints.faces import Faces, read_face_task
-from reproduction.tasks.keypoints.poses import Poses, coco_poses, mpii_poses
+from reproduction.tasks.keypoints.poses import PoseEvaluation, Poses, coco_poses, mpii_poses
 from reproduction.tasks.segmentation.augmentation import Augmentation as ScaleAugmentation
 from reproduction.tasks.segmentation.folders import CLASSES, read_labeled
 from reproduction.tasks.segmentation.inference import (
@@ -38,6 +38,7 @@ from reproduction.tasks.segmentation.losses import CITYSCAPES_CLASS_WEIGHTS, Los
 from reproduction.tasks.segmentation.task import Segmentation
 
 BODY = ("width", "stage1_blocks", "stage1_width", "exchange_blocks", "residual_units")
+RANDOM = Path("none")  # in place of a file to start from: random weights, on purpose
 
 
 def published_task(
@@ -48,24 +49,46 @@ def published_task(
     Args:
         recipe: Of poses, landmarks, segmentation or OCR.
         folder: As `reproduction.tasks.trees.TREES` says.
-        detections: COCO's boxes to evaluate in; the annotated ones unless given.
+        detections: A detector's boxes to evaluate in, in COCO's format of results; the annotated
+            ones unless given.
         workers: Threads that read images.
 
     Raises:
-        UserError: There is no adapter for the recipe's data, or what reading them raises.
+        UserError: There is no adapter for the recipe's data, it has no use for detections, or what
+            reading them raises.
     """
+    check_adapter(recipe)
+    if detections is not None and recipe.get("test_boxes") != "detector":
+        raise UserError(
+            f"detections {detections} are given, but recipe {recipe.name} does not evaluate in "
+            "boxes of a detector; leave --detections out"
+        )
     if recipe.task == "pose":
         return _poses(recipe, folder, detections, workers)
     if recipe.task == "landmarks":
         test = "valid" if recipe.data == "300w" else "test"
         augmentation = crop_augmentation(recipe)
-        return read_face_task(folder, recipe.data, augmentation, test=test, workers=workers)
-    if recipe.task in ("segmentation", "ocr"):
-        return _segmentation(recipe, folder, workers)
-    raise UserError(
-        f"recipe {recipe.name} is of {recipe.task}; there are adapters for pose, landmarks, "
-        "segmentation and ocr"
-    )
+        faces = read_face_task(folder, recipe.data, augmentation, test=test, workers=workers)
+        return replace(faces, input_wh=recipe["input_wh"])
+    return _segmentation(recipe, folder, workers)
+
+
+def check_adapter(recipe: PublishedRecipe) -> None:
+    """Refuse a recipe whose data nothing here reads.
+
+    Raises:
+        UserError: There is no adapter for the recipe's task or data.
+    """
+    if recipe.task not in ("pose", "landmarks", "segmentation", "ocr"):
+        raise UserError(
+            f"recipe {recipe.name} is of {recipe.task}; there are adapters for pose, landmarks, "
+            "segmentation and ocr"
+        )
+    if recipe.task in ("segmentation", "ocr") and recipe.data not in CLASSES:
+        raise UserError(
+            f"recipe {recipe.name} needs {recipe.data}, for which there is no adapter; there are "
+            f"adapters for {', '.join(CLASSES)}"
+        )
 
 
 def crop_augmentation(recipe: PublishedRecipe) -> CropAugmentation:
@@ -86,9 +109,21 @@ def crop_augmentation(recipe: PublishedRecipe) -> CropAugmentation:
 
 def _poses(recipe: PublishedRecipe, folder: Path, detections: Path | None, workers: int) -> Poses:
     settings = (recipe["input_wh"], recipe["sigma_px"], crop_augmentation(recipe))
+    rule = pose_evaluation(recipe)
     if recipe.data == "mpii":
-        return mpii_poses(folder, *settings, workers=workers)
-    return coco_poses(folder, *settings, detections=detections, workers=workers)
+        return mpii_poses(folder, *settings, rule=rule, workers=workers)
+    return coco_poses(folder, *settings, rule=rule, detections=detections, workers=workers)
+
+
+def pose_evaluation(recipe: PublishedRecipe) -> PoseEvaluation:
+    """Return how a recipe of poses evaluates."""
+    return PoseEvaluation(
+        flip=recipe["test_flip"],
+        shift=recipe["test_shift"],
+        quarter_offset=recipe["test_quarter_offset"],
+        least_box_score=recipe["test_box_score"],
+        most_oks=recipe["test_oks_nms"],
+    )
 
 
 def scale_augmentation(recipe: PublishedRecipe) -> ScaleAugmentation:
@@ -127,11 +162,6 @@ def evaluation(recipe: PublishedRecipe) -> Evaluation:
 
 
 def _segmentation(recipe: PublishedRecipe, folder: Path, workers: int) -> Segmentation:
-    if recipe.data not in CLASSES:
-        raise UserError(
-            f"recipe {recipe.name} needs {recipe.data}, for which there is no adapter; there are "
-            f"adapters for {', '.join(CLASSES)}"
-        )
     scales = recipe["test_scales"]
     return Segmentation(
         train=read_labeled(folder, recipe.data, recipe.get("split", "train")),
@@ -144,6 +174,61 @@ def _segmentation(recipe: PublishedRecipe, folder: Path, workers: int) -> Segmen
         short_side=recipe.get("short_side") if scales == (1.0,) else None,
         workers=workers,
     )
+
+
+def departures(
+    recipe: PublishedRecipe, start: Path | None, detections: Path | None = None
+) -> list[str]:
+    """Say in a sentence each how a run will not be what was published.
+
+    Args:
+        recipe: Of the run.
+        start: As in `take_start`.
+        detections: As in `published_task`.
+    """
+    said = []
+    if start == RANDOM and recipe["start"] != "random":
+        said.append(
+            f"starts from random weights, where {recipe.name} starts from {_origin(recipe)}"
+        )
+    if detections is None and recipe.get("test_boxes") == "detector":
+        said.append(
+            "evaluated in annotated boxes, which is not what the paper publishes: its figures "
+            "are of a detector's boxes, which --detections FILE takes"
+        )
+    return said
+
+
+def _origin(recipe: PublishedRecipe) -> str:
+    if recipe["start"] == "cls":
+        return "the body of a classification network trained on ImageNet"
+    return f"the last weights of a network trained by {recipe['start']}"
+
+
+def take_start(
+    network: Network | PyramidNetwork, recipe: PublishedRecipe, start: Path | None
+) -> None:
+    """Give a network the weights that its recipe starts from.
+
+    Args:
+        network: Freshly built.
+        recipe: Says which; a random start needs no file.
+        start: A checkpoint, or `RANDOM` to leave the network as it is.
+
+    Raises:
+        UserError: The recipe starts from trained weights and no file is given, or it does not fit.
+    """
+    if recipe["start"] == "random" or start == RANDOM:
+        return
+    if start is None:
+        raise UserError(
+            f"recipe {recipe.name} starts from {_origin(recipe)}, and no file is given; give it by "
+            "--body FILE, or --body none to start from random weights on purpose"
+        )
+    if recipe["start"] == "cls":
+        take_body(network, start)
+    else:
+        load_checkpoint(network, start)
 
 
 def take_body(network: Network | PyramidNetwork, path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from reproduction.errors import UserError
 from reproduction.tasks.keypoints.crops import check_keypoints, coco_crop_box
-from reproduction.tasks.keypoints.metrics import instance_score, oks_nms
+from reproduction.tasks.keypoints.metrics import OKS_NMS_THRESHOLD, instance_score, oks_nms
 from reproduction.tasks.keypoints.persons import Person
 from reproduction.tasks.trees import entries_of, expected, read_json, require, require_files
 
@@ -160,7 +160,10 @@ def _detected(
 
 
 def coco_results(
-    persons: Sequence[Person], keypoints_xy: np.ndarray, keypoint_scores: np.ndarray
+    persons: Sequence[Person],
+    keypoints_xy: np.ndarray,
+    keypoint_scores: np.ndarray,
+    most_oks: float = OKS_NMS_THRESHOLD,
 ) -> list[dict[str, Any]]:
     """Write predictions in COCO's format of results, similar ones of an image left out.
 
@@ -168,6 +171,7 @@ def coco_results(
         persons: N.
         keypoints_xy: (N, K, 2) in image pixels.
         keypoint_scores: (N, K).
+        most_oks: Of two more similar than this, the better one is kept.
     """
     totals = np.array(
         [instance_score(p.score, row) for p, row in zip(persons, keypoint_scores, strict=True)]
@@ -177,7 +181,8 @@ def coco_results(
     results = []
     for number in np.unique(numbers):
         members = np.flatnonzero(numbers == number)
-        for kept in members[oks_nms(keypoints_xy[members], totals[members], areas[members])]:
+        of_image = (keypoints_xy[members], totals[members], areas[members])
+        for kept in members[oks_nms(*of_image, threshold=most_oks)]:
             triples = np.column_stack([keypoints_xy[kept], keypoint_scores[kept]])
             results.append(
                 {

@@ -25,7 +25,7 @@ from reproduction.tasks.keypoints.heatmaps import (
     heatmap_to_image,
 )
 from reproduction.tasks.keypoints.losses import keypoint_mse
-from reproduction.tasks.keypoints.metrics import keypoint_ap, pckh
+from reproduction.tasks.keypoints.metrics import OKS_NMS_THRESHOLD, keypoint_ap, pckh
 from reproduction.tasks.keypoints.mpii import check_count, read_mpii, read_pckh_truth
 from reproduction.tasks.keypoints.persons import Person, check_near
 from reproduction.tasks.order import digest_of, identity_of, normalized, read_batches, steps_of
@@ -52,12 +52,35 @@ class PoseTargets(NamedTuple):
     weights: torch.Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class PoseEvaluation:
+    """How poses are found and scored; the defaults are what the papers publish.
+
+    Attributes:
+        flip: Whether to average with the mirror image.
+        shift: Whether to move the mirror image's heatmaps by one pixel.
+        quarter_offset: Whether to move peaks towards their higher neighbors.
+        least_box_score: COCO's detections below are left out.
+        most_oks: Of two poses of COCO more similar than this, the better one is kept.
+    """
+
+    flip: bool = True
+    shift: bool = True
+    quarter_offset: bool = True
+    least_box_score: float = 0.0
+    most_oks: float = OKS_NMS_THRESHOLD
+
+
+PUBLISHED = PoseEvaluation()
+
+
 @dataclass(frozen=True)
 class PoseResult:
     """Keypoints of a split, and how they score.
 
     Attributes:
-        loss: Mean over images, of the heatmaps averaged over the flip.
+        loss: Mean over images, of the heatmaps that keypoints are found in; 0 in a detector's
+            boxes, which have no targets.
         scores: COCO's figures in [0, 1], or MPII's in percent.
         keypoints_xy: (N, K, 2) in image pixels.
         keypoint_scores: (N, K), the peaks' values.
@@ -81,6 +104,7 @@ class Poses:
         sigma_px: Of the target heatmaps.
         augmentation: Of training crops.
         score: The data set's scores.
+        rule: How keypoints are found.
         workers: Threads that read images; without effect on what they yield.
     """
 
@@ -91,6 +115,7 @@ class Poses:
     sigma_px: int
     augmentation: Augmentation
     score: Scorer = field(compare=False)
+    rule: PoseEvaluation = PUBLISHED
     workers: int = 0
 
     @property
@@ -158,13 +183,15 @@ class Poses:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, device: torch.device) -> PoseResult:
-        """Find the keypoints of all persons of the test split, with the flip test, and score."""
+        """Find the keypoints of all persons of the test split, and score them."""
         losses, points, scores = [], [], []
         with evaluating(model):
             for batch in self.batches("test", batch_size=EVALUATED_AT_ONCE):
-                heatmaps = flip_test(model, batch.images.to(device), FLIP_PAIRS[self.name]).cpu()
+                heatmaps = self._heatmaps(model, batch.images.to(device)).cpu()
                 losses.append(float(keypoint_mse(heatmaps, *batch.targets)) * len(heatmaps))
                 found, peaks = decode_heatmaps(heatmaps)
+                if not self.rule.quarter_offset:
+                    found = found.round()  # back to the peak, which is a quarter away at most
                 points.append(found.double().numpy())
                 scores.append(peaks.double().numpy())
         in_heatmaps, peaks_of_all = np.concatenate(points), np.concatenate(scores)
@@ -177,6 +204,12 @@ class Poses:
         reached = self.score(self.test, in_image, peaks_of_all)
         return PoseResult(sum(losses) / len(self.test), reached, in_image, peaks_of_all)
 
+    def _heatmaps(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        if not self.rule.flip:
+            heatmaps: torch.Tensor = model(images)
+            return heatmaps
+        return flip_test(model, images, FLIP_PAIRS[self.name], shift=self.rule.shift)
+
 
 def coco_poses(
     folder: Path,
@@ -184,6 +217,7 @@ def coco_poses(
     sigma_px: int,
     augmentation: Augmentation,
     *,
+    rule: PoseEvaluation = PUBLISHED,
     detections: Path | None = None,
     workers: int = 0,
 ) -> Poses:
@@ -194,6 +228,7 @@ def coco_poses(
         input_wh: Width and height of the network's input.
         sigma_px: Of the target heatmaps.
         augmentation: Of training crops.
+        rule: How keypoints are found and scored.
         detections: Boxes of a detector to evaluate in, instead of the annotated ones.
         workers: Threads that read images.
 
@@ -201,10 +236,12 @@ def coco_poses(
         UserError: What `read_coco` raises.
     """
     train = read_coco(folder, "train", input_wh).persons
-    test = read_coco(folder, "val", input_wh, detections=detections)
+    test = read_coco(
+        folder, "val", input_wh, detections=detections, least_score=rule.least_box_score
+    )
 
     def score(persons: Sequence[Person], points: np.ndarray, peaks: np.ndarray) -> dict[str, float]:
-        return keypoint_ap(test.truth, coco_results(persons, points, peaks))
+        return keypoint_ap(test.truth, coco_results(persons, points, peaks, rule.most_oks))
 
     return Poses(
         name="coco",
@@ -214,6 +251,7 @@ def coco_poses(
         sigma_px=sigma_px,
         augmentation=augmentation,
         score=score,
+        rule=rule,
         workers=workers,
     )
 
@@ -224,6 +262,7 @@ def mpii_poses(
     sigma_px: int,
     augmentation: Augmentation,
     *,
+    rule: PoseEvaluation = PUBLISHED,
     workers: int = 0,
 ) -> Poses:
     """Read MPII for training on ``train`` and for PCKh on ``valid``.
@@ -233,6 +272,7 @@ def mpii_poses(
         input_wh: Width and height of the network's input.
         sigma_px: Of the target heatmaps.
         augmentation: Of training crops.
+        rule: How keypoints are found.
         workers: Threads that read images.
 
     Raises:
@@ -254,5 +294,6 @@ def mpii_poses(
         sigma_px=sigma_px,
         augmentation=augmentation,
         score=score,
+        rule=rule,
         workers=workers,
     )

@@ -43,13 +43,16 @@ class SegmentationResult:
 
     Attributes:
         loss: Mean cross-entropy of the labeled pixels, without class weights.
-        scores: ``miou``, ``pixel_accuracy`` and ``mean_accuracy``, in percent.
+        scores: ``miou``, ``miou_of_present`` (without classes that never appear, D28),
+            ``pixel_accuracy`` and ``mean_accuracy``, in percent.
         confusion: (classes, classes), rows by label.
+        remark: What classes that never appear do to the mean; none if all appear.
     """
 
     loss: float
     scores: dict[str, float]
     confusion: np.ndarray
+    remark: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +150,12 @@ class Segmentation:
         found = segmentation_scores(confusion)
         figures = {
             "miou": found.mean_iou,
+            "miou_of_present": found.mean_iou_of_present,
             "pixel_accuracy": found.pixel_accuracy,
             "mean_accuracy": found.mean_accuracy,
         }
         percent = {name: 100 * value for name, value in figures.items()}
-        return SegmentationResult(losses / labeled, percent, confusion)
+        return SegmentationResult(losses / labeled, percent, confusion, found.remark())
 
     def _scores(self, network: Network, images: torch.Tensor) -> torch.Tensor:
         if self.short_side is None:
