@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import safetensors
 from torch import nn
 
 from comparison import arms, dense, recipes
@@ -21,7 +20,7 @@ from comparison.engine.states import (
 from comparison.parameters import Settings
 from comparison.study import ROOT
 from reproduction import TrainConfig, UserError, network_config
-from reproduction.checkpoints import load_checkpoint
+from reproduction.checkpoints import load_checkpoint, read_weights
 from reproduction.tasks.classification.sources import load_dataset
 
 IMAGE_SIZE = 64
@@ -177,11 +176,8 @@ def _pair(
 
 
 def _class_count(path: Path) -> int:
-    """Read how many classes a weights file has; `load_checkpoint` tells what is wrong with it."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            name = next(name for name in names if name.endswith("classifier.weight"))
-            return int(file.get_slice(name).get_shape()[0])
-    except (OSError, StopIteration, safetensors.SafetensorError):
-        return arms.OFFICIAL_CLASSES
+    """Read how many classes a weights file has; `load_checkpoint` tells what else is wrong."""
+    for name, tensor in read_weights(path).items():
+        if name.endswith("classifier.weight") and tensor.dim():
+            return len(tensor)
+    return arms.OFFICIAL_CLASSES

@@ -19,6 +19,7 @@ from torch import nn
 
 from reproduction.durable import whole
 from reproduction.errors import UserError
+from reproduction.wrapping import unwrapped
 
 # The same residual unit appears in several places; {n} is 1, 2 or 3.
 _UNIT = (("conv{n}", "unit{n}.conv"), ("bn{n}", "unit{n}.norm"))
@@ -76,11 +77,6 @@ NAMES: tuple[tuple[str, str], ...] = (
     ("neck.fpn_conv.{i}", "neck.levels.{i}"),
 )
 
-# What wraps the network in published files: the official training scripts add these.
-PREFIXES = ("module.", "model.")
-# What else official files hold beside the network: the loss of the segmentation scripts, and the
-# other parts of a detector.
-BESIDE = ("loss.", "rpn_head.", "bbox_head.", "mask_head.", "semantic_head.")
 # The part of a head that no other task has.
 _TASKS = {
     "head.classifier": "classification",
@@ -157,8 +153,8 @@ def from_official(state: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.T
 def load_checkpoint(network: nn.Module, path: str | Path) -> None:
     """Load weights strictly, under official names or ours, from safetensors or PyTorch files.
 
-    Wrapper prefixes (``module.``, ``model.``) and an outer ``state_dict`` are taken off; what
-    belongs to a loss or to the rest of a detector is passed over. PyTorch files are read with
+    What official files wrap around a network is taken off (`reproduction.wrapping`); what belongs
+    to a loss or to the rest of a detector is passed over. PyTorch files are read with
     ``weights_only=True``: nothing in them is executed.
 
     Args:
@@ -167,13 +163,18 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> None:
 
     Raises:
         UserError: The file is missing, unreadable, or does not fit the network; the message
-            names the first keys or shapes that do not.
+            names the part that is missing, or the first keys or shapes that do not fit.
     """
     path = Path(path)
-    found = _without_prefix(_read(path))
+    found = read_weights(path)
     names = {_our_name_or_same(name): name for name in found}
+    if twice := found.keys() - names.values():
+        raise UserError(
+            f"{path.name} holds {min(twice)} under two names, the official one and ours: remove one"
+        )
     _check_head(network, names, path)
     expected = network.state_dict()
+    _check_parts(expected, names, path)
     reshaped = {
         name: (found[name].shape, expected[ours].shape)
         for ours, name in names.items()
@@ -209,6 +210,24 @@ def _check_head(network: nn.Module, names: Mapping[str, str], path: Path) -> Non
             f"{path.name} holds weights of a network for {there[0]}, expected one for {task}: "
             "give a file of this task, or build the network that the file was made for"
         )
+
+
+def _check_parts(expected: Mapping[str, Any], names: Mapping[str, str], path: Path) -> None:
+    """Raise if a file lacks a part of the network, such as its head, and fits otherwise."""
+    there = {_part(name) for name in names}
+    missing = [name for name in expected if name not in names]
+    parts = dict.fromkeys(_part(name) for name in missing)
+    if not (missing and there) or parts.keys() & there or not names.keys() <= expected.keys():
+        return
+    raise UserError(
+        f"{path.name} has no weights of the network's {' and '.join(parts)} ({len(missing)} "
+        f"tensors, such as {official_name(missing[0])}), only of its {' and '.join(sorted(there))}:"
+        " give a file of the whole network"
+    )
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _advice(reshaped: list[tuple[torch.Size, torch.Size]]) -> str:
@@ -278,33 +297,25 @@ def _check_size(content: Any, size: int) -> None:
             raise ValueError("it has more values than bytes")
 
 
-def _read(path: Path) -> Mapping[str, torch.Tensor]:
+def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
+    """Read the tensors of a network from a file, by official names or ours.
+
+    Raises:
+        UserError: The file is missing, unreadable, or holds no state dict.
+    """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a weights file")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = load_torch(path)
+            content = safetensors.torch.load_file(path)
+        else:
+            content = load_torch(path)
     except Exception as error:  # both readers raise many types on damaged bytes
         raise UserError(
             f"{path.name} cannot be read as a weights file ({type(error).__name__}): it is "
             "damaged or holds more than tensors; download or export it again"
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
-        raise UserError(f"{path.name} holds no state dict; expected a mapping of names to tensors")
-    return content
-
-
-def _without_prefix(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    state = {name: state[name] for name in state if not name.startswith(BESIDE)}
-    for prefix in PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            return _without_prefix({name[len(prefix) :]: state[name] for name in state})
-    return state
+    return unwrapped(content, path.name)
 
 
 def _our_name_or_same(name: str) -> str:

@@ -127,6 +127,91 @@ def test_files_of_every_repository_load_strictly(
         load_checkpoint(network, path)
 
 
+def frozen_state() -> dict[str, torch.Tensor]:
+    """Return a detector's state as HRNet-MaskRCNN-Benchmark saves it, with its box head beside."""
+    state: dict[str, torch.Tensor] = {"roi_heads.box.predictor.cls_score.weight": torch.ones(2)}
+    for name, value in random_state(build_network("det_hrnetv2p_w18")).items():
+        module, _, tensor = name.rpartition(".")
+        place = module.replace("backbone.", "backbone.body.").replace("neck.", "backbone.neck.")
+        if tensor != "num_batches_tracked":
+            state[f"{place}.{tensor}"] = value
+        else:
+            state[f"{place}.eps"] = torch.full_like(state[f"{place}.weight"], 1e-5)
+    return state
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_detectors_of_maskrcnn_benchmark_load_strictly(
+    prefix: str, wrapped: bool, tmp_path: Path
+) -> None:
+    state = frozen_state()
+    named = {prefix + name: value for name, value in state.items()}
+    content = {"model": named, "optimizer": {"state": {}}, "iteration": 9} if wrapped else named
+    torch.save(content, tmp_path / "w.pth")
+    network = build_network("det_hrnetv2p_w18")
+    for value in network.state_dict().values():
+        value.fill_(7)
+    load_checkpoint(network, tmp_path / "w.pth")
+    for name, value in to_official(network.state_dict()).items():
+        part = "body" if name.startswith("backbone.") else "neck"
+        theirs = f"backbone.{part}.{name.partition('.')[2]}"
+        counts = name.endswith(".num_batches_tracked")
+        assert torch.equal(value, torch.tensor(0) if counts else state[theirs])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backbone.body.bn1.eps": torch.tensor([1e-5] * 63 + [1e-3])}, r"0.001 in .*bn1.eps; exp"),
+        ({"backbone.conv1.weight": torch.ones(1)}, "conv1.weight also as backbone.*remove one"),
+        ({"backbone.body.bn9.weight": torch.ones(1)}, "unexpected backbone.bn9.weight"),
+    ],
+)
+def test_what_else_a_detector_of_maskrcnn_benchmark_holds_is_refused(
+    changes: dict[str, torch.Tensor], said: str, tmp_path: Path
+) -> None:
+    torch.save({**changes, **frozen_state(), **changes}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=said):
+        load_checkpoint(build_network("det_hrnetv2p_w18"), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out", "said"),
+    [
+        (
+            "det_hrnetv2p_w18",
+            "neck.",
+            r"the network's neck \(12 .* neck.reduction_conv.* only of its body: give",
+        ),
+        ("det_hrnetv2p_w18", "backbone.", r"network's body \(1830 .* only of its neck: give a fi"),
+        (
+            "face_hrnet_w18_cofw",
+            "head.",
+            r"network's head \(9 .* only of its backbone: give a file",
+        ),
+    ],
+)
+def test_a_part_that_is_missing_is_named(
+    name: str, left_out: str, said: str, tmp_path: Path
+) -> None:
+    state = random_state(build_network(name))
+    rest = {key: value for key, value in state.items() if not key.startswith(left_out)}
+    torch.save(rest, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=said):
+        load_checkpoint(build_network(name), tmp_path / "w.pth")
+
+
+def test_a_tensor_under_both_names_is_refused(
+    network: ClassificationNetwork, tmp_path: Path
+) -> None:
+    state = random_state(network)
+    more = {our_name("conv1.weight"): state["conv1.weight"]}
+    torch.save({**state, **more}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"holds conv1\.weight under two names"):
+        load_checkpoint(network, tmp_path / "w.pth")
+
+
 def test_a_file_of_the_oldest_pytorch_is_refused(tmp_path: Path) -> None:
     name = "seg_hrnet_w18_small_v1_cityscapes"
     state = random_state(build_network(name))
@@ -199,6 +284,15 @@ def test_a_file_without_a_state_dict_gets_a_sentence(
     torch.save([1, 2, 3], tmp_path / "w.pth")
     with pytest.raises(UserError, match="holds no state dict"):
         load_checkpoint(network, tmp_path / "w.pth")
+    for content in (
+        {0: torch.ones(1)},
+        {"state_dict": {"conv1.weight": torch.ones(1), (): torch.ones(1)}},
+    ):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(
+            UserError, match=r"the key (0|\(\)), of type (int|tuple); expected names"
+        ):
+            load_checkpoint(network, tmp_path / "w.pth")
 
 
 def test_an_unknown_naming_is_refused(network: ClassificationNetwork, tmp_path: Path) -> None:

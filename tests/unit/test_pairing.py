@@ -16,7 +16,7 @@ from comparison.pairing import (
     random_pair,
 )
 from reproduction import UserError, build_network
-from reproduction.checkpoints import save_checkpoint
+from reproduction.checkpoints import save_checkpoint, to_official
 
 pytestmark = pytest.mark.reference
 SMALLEST = "cls_hrnet_w18_small_v1"
@@ -97,6 +97,19 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="does not fit this network"):
         pair_of(settings(weights_file=str(path)))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_class_count_of_a_pytorch_file_is_read_from_it(prefix: str, tmp_path: Path) -> None:
+    state = to_official(build_network(SMALLEST, num_classes=10).state_dict())
+    wrapped = {"state_dict": {prefix + name: tensor for name, tensor in state.items()}}
+    torch.save(wrapped, tmp_path / "ten.pth")
+
+    pair = pair_of(settings(weights_file=str(tmp_path / "ten.pth")))
+
+    assert pair.inputs["weights"]["num_classes"] == 10
+    theirs = pair.reference.model.state_dict()["classifier.weight"]
+    assert torch.equal(theirs, state["classifier.weight"].double())
 
 
 def test_trained_weights_come_with_their_data_and_their_classes(tmp_path: Path) -> None:
