@@ -9,7 +9,7 @@ from typing import Any
 
 from reference import shims, store
 from reference.errors import ReferenceUnavailable
-from reference.pins import NetworkPin, Pins
+from reference.pins import NetworkPin, Pins, RepositoryPin
 from reference.plain_yaml import NotPlain, read_plain
 
 # Where the official configuration says how many classes or keypoints there are.
@@ -49,8 +49,12 @@ def check_own(
 ) -> None:
     """Refuse a yaml file that is known to be of another repository, or that nothing reads.
 
+    The bytes of a pinned file tell whose it is. A file that was changed tells by its MODEL.NAME,
+    and by settings that the same file of another commit has and the pinned one has not.
+
     Raises:
-        ReferenceUnavailable: no such file; a network that has no yaml file; another repository's.
+        ReferenceUnavailable: no such file; a network that has no yaml file; another repository's,
+            or another commit's.
     """
     if source == "timm" or not pin.config:
         raise ReferenceUnavailable(
@@ -67,17 +71,57 @@ def check_own(
         mine = repository.key == pin.repository
         if not mine and any(file.sha256 == digest for file in repository.files):
             raise ReferenceUnavailable(
-                f"{path.name} is a configuration of {repository.name}, but {pin.name} needs one "
+                f"{path.name} is a configuration of {repository.key}, but {pin.name} needs one "
                 f"of {pin.repository}, such as {pin.config}"
+            )
+    _check_said(
+        path, pin, pins, pins.repository(pin.repository if source != "wheel" else pin.wheel)
+    )
+
+
+def _check_said(path: Path, pin: NetworkPin, pins: Pins, repository: RepositoryPin) -> None:
+    """Refuse a yaml file that says itself that it is for another network or commit."""
+    own, mine = _model_of(_read(path)), _pinned_model(pin, repository)
+    named, wanted = own.get("NAME"), mine.get("NAME")
+    if named != wanted and None not in (named, wanted):
+        raise ReferenceUnavailable(
+            f"{path.name} has MODEL.NAME {named!r}, but {pin.name} needs {wanted!r}: give a "
+            f"configuration of {pin.repository}, such as {pin.config}"
+        )
+    for other in _of_other_commits(pin, pins):
+        known = _pinned_model(other, pins.repository(other.repository))
+        if further := sorted(own.keys() & known.keys() - mine.keys()):
+            raise ReferenceUnavailable(
+                f"{path.name} has MODEL.{further[0]}, which {other.repository} reads and "
+                f"{repository.key}, which {pin.name} is from, does not: give a configuration of "
+                f"that commit, such as {pin.config}"
             )
 
 
-def construct(kind: Callable[[shims.Settings], Any], path: Path, pin: NetworkPin) -> Any:
-    """Build a network from a yaml file of the user's own.
+def _of_other_commits(pin: NetworkPin, pins: Pins) -> list[NetworkPin]:
+    """List networks of the same official file at another commit that is there to be read."""
+    name, _, _ = pin.repository.partition("@")
+    found = []
+    for other in pins.networks.values():
+        is_other = other.repository != pin.repository and other.repository.startswith(f"{name}@")
+        if is_other and other.config and other.file == pin.file:
+            place = pins.repository(other.repository)
+            if store.presence(place, store.OFFICIAL).state == "verified":
+                found.append(other)
+    return found
 
-    Raises:
-        ReferenceUnavailable: the file is no mapping, or lacks what the official code reads.
-    """
+
+def _pinned_model(pin: NetworkPin, repository: RepositoryPin) -> Mapping[str, Any]:
+    return _model_of(read_plain(store.read_verified(repository, pin.config, store.OFFICIAL)))
+
+
+def _model_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the section MODEL; none if what stands there is no section."""
+    section = content.get("MODEL")
+    return section if isinstance(section, Mapping) else {}
+
+
+def _read(path: Path) -> shims.Settings:
     try:
         settings = shims.settings_of(read_plain(path.read_bytes()))
     except (NotPlain, OSError) as error:
@@ -86,6 +130,16 @@ def construct(kind: Callable[[shims.Settings], Any], path: Path, pin: NetworkPin
         ) from error
     if not isinstance(settings, shims.Settings):
         raise ReferenceUnavailable(f"{path.name} holds no sections; give an official yaml file")
+    return settings
+
+
+def construct(kind: Callable[[shims.Settings], Any], path: Path, pin: NetworkPin) -> Any:
+    """Build a network from a yaml file of the user's own.
+
+    Raises:
+        ReferenceUnavailable: the file is no mapping, or lacks what the official code reads.
+    """
+    settings = _read(path)
     try:
         return kind(settings)
     except (KeyError, AttributeError) as error:
