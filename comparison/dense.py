@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from comparison.engine.sides import Batch, Loss
 from comparison.engine.states import random_batch
 from reproduction import NetworkConfig
 from reproduction.published_recipes import published_recipe
 from reproduction.recipe import Recipe
+from reproduction.tasks.keypoints.landmarks import landmark_mse
 from reproduction.tasks.keypoints.losses import keypoint_mse
 from reproduction.tasks.segmentation.losses import (
     CITYSCAPES_CLASS_WEIGHTS,
@@ -59,7 +59,7 @@ def _of_heatmaps(config: NetworkConfig, heatmaps: torch.Tensor, targets: Any) ->
 
 
 def _of_landmarks(config: NetworkConfig, heatmaps: torch.Tensor, targets: Any) -> torch.Tensor:
-    return F.mse_loss(heatmaps, targets[0])
+    return landmark_mse(heatmaps, targets[0])
 
 
 def _of_logits(config: NetworkConfig, outputs: Any, labels: torch.Tensor) -> torch.Tensor:

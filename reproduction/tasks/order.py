@@ -31,6 +31,49 @@ def steps_of(count: int, split: str, batch_size: int) -> int:
     return count // batch_size if split == "train" else -(-count // batch_size)
 
 
+def chosen_batches(
+    count: int,
+    split: str,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    start: int = 0,
+    what: str = "training samples",
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each batch of an epoch, from `start`, and the indices of its samples.
+
+    Args:
+        count: Number of samples.
+        split: ``train``: shuffled, full batches; or ``test``: in order, complete.
+        seed: Seed of the run.
+        epoch: Epoch from 0.
+        batch_size: Samples a batch.
+        start: Batches to pass over.
+        what: The samples' name, in the plural.
+
+    Raises:
+        UserError: The split is unknown, or smaller than one training batch.
+
+    >>> [indices.tolist() for _, indices in
+    ...     chosen_batches(5, "test", seed=0, epoch=0, batch_size=2, start=1)]
+    [[2, 3], [4]]
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} is unknown; use train or test")
+    steps = steps_of(count, split, batch_size)
+    if split == "train" and not steps:
+        raise UserError(
+            f"batch_size {batch_size} is larger than the {count} {what}: use a smaller one, or "
+            "more data"
+        )
+    order = np.arange(count)
+    if split == "train":
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+    for step in range(start, steps):
+        yield step, order[step * batch_size : (step + 1) * batch_size]
+
+
 def read_batches(
     read: Read[Sample],
     count: int,
@@ -57,17 +100,6 @@ def read_batches(
     Raises:
         UserError: The split is unknown, or smaller than one training batch.
     """
-    if split not in SPLITS:
-        raise UserError(f"split {split!r} is unknown; use train or test")
-    steps = steps_of(count, split, batch_size)
-    if split == "train" and not steps:
-        raise UserError(
-            f"batch_size {batch_size} is larger than the {count} training samples: use a smaller "
-            "one, or more data"
-        )
-    order = np.arange(count)
-    if split == "train":
-        order = np.random.default_rng([seed, epoch]).permutation(count)
 
     def one(index: int) -> Sample:
         rng = np.random.default_rng([seed, epoch, index]) if split == "train" else None
@@ -75,8 +107,9 @@ def read_batches(
 
     under_way: deque[Iterator[Sample]] = deque()
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for step in range(start, steps):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
+        for _, chosen in chosen_batches(
+            count, split, seed=seed, epoch=epoch, batch_size=batch_size, start=start
+        ):
             under_way.append(pool.map(one, chosen.tolist()))
             if len(under_way) > READ_AHEAD:
                 yield list(under_way.popleft())

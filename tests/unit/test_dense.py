@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from comparison import dense, equivalence, parameters, recipes
@@ -13,7 +14,7 @@ from comparison.engine.modes.static import learning_rates, optimizer_findings, s
 from comparison.engine.states import load_state, random_state
 from comparison.equivalence import compare_pair
 from comparison.pairing import Pair, quiet
-from reproduction import NETWORKS, NetworkConfig
+from reproduction import NETWORKS, NetworkConfig, UserError
 from reproduction.networks import CLASSES, set_momentum
 from tests.unit.toys import Theirs
 
@@ -170,6 +171,21 @@ def test_every_output_has_a_part_in_the_loss(task: str) -> None:
     gradients = torch.autograd.grad(dense.loss_of(config)(outputs, targets), made)
 
     assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_the_loss_of_landmarks_has_the_bits_of_the_mean_squared_error() -> None:
+    config = tiny("landmarks")
+    targets = dense.batch_of(config, (2, 3, 96, 64), "bits").targets
+    maps = torch.rand(targets[0].shape, generator=torch.Generator().manual_seed(0)).double()
+    found, usual = (maps.clone().requires_grad_() for _ in range(2))
+
+    loss, expected = dense.loss_of(config)(found, targets), F.mse_loss(usual, targets[0])
+    loss.backward()
+    expected.backward()
+
+    assert torch.equal(loss, expected) and torch.equal(found.grad, usual.grad)
+    with pytest.raises(UserError, match="heatmaps are a list"):
+        dense.loss_of(config)([found], targets)
 
 
 def test_batches_depend_on_the_seed_and_ignore_some_labels() -> None:

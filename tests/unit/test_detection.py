@@ -244,6 +244,12 @@ def test_what_cannot_be_scored_gets_a_sentence() -> None:
     empty = {**square_truth(), "annotations": []}
     with pytest.raises(UserError, match="has 1 images and no box: nothing can be scored"):
         box_ap(empty, [])
+    crowds = [{**annotation, "iscrowd": 1} for annotation in square_truth()["annotations"]]
+    with pytest.raises(UserError, match=r"has 1 images and no box: .* \(crowds do not count\)"):
+        box_ap({**square_truth(), "annotations": crowds}, as_found(square_truth()))
+    one_crowd = [crowds[0], square_truth()["annotations"][1]]
+    scores = box_ap({**square_truth(), "annotations": one_crowd}, as_found(square_truth()))
+    assert scores["AP"] == pytest.approx(1)
     for name, value in (("image_id", 7), ("category_id", 3)):
         found = [{**as_found(square_truth())[0], name: value}]
         with pytest.raises(UserError, match=f"a detection has {name} {value}"):

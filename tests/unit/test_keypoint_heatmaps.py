@@ -1,6 +1,7 @@
 """Heatmap targets, decoding, the flip test, crops and losses of keypoints, by hand."""
 
 import doctest
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -36,7 +37,9 @@ def test_the_examples_of_the_docstrings_hold(module: ModuleType) -> None:
     assert done.attempted and not done.failed
 
 
-def encode(x: float, y: float, visibility: int = 1, sigma_px: int = 2) -> tuple[np.ndarray, float]:
+def encode(
+    x: float, y: float, visibility: int = 1, sigma_px: float = 2
+) -> tuple[np.ndarray, float]:
     """Return the target heatmap of one keypoint on a 48 x 64 map, and its weight."""
     maps, weights = encode_heatmaps(
         np.array([[x, y]]), np.array([visibility]), sigma_px=sigma_px, **SIZES
@@ -102,6 +105,14 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         encode_heatmaps(one, np.array([1, 1]), sigma_px=2, **SIZES)
     with pytest.raises(UserError, match="not a finite number"):
         encode_heatmaps(one * np.nan, np.array([1]), sigma_px=2, **SIZES)
+
+
+@pytest.mark.parametrize("sigma_px", [0, -1, np.nan, np.inf])
+def test_a_gaussian_without_extent_is_refused(sigma_px: float) -> None:
+    with pytest.raises(UserError, match=rf"sigma_px is {sigma_px}; expected .* above 0, such as 2"):
+        encode(40, 80, sigma_px=sigma_px)
+    with pytest.raises(UserError, match=rf"sigma_px is {sigma_px}; expected"):
+        landmarks.encode_landmarks(np.ones((1, 2)), np.array([True]), (64, 64), sigma_px)
 
 
 def one_map(*values: tuple[int, int, float], size: tuple[int, int] = (64, 48)) -> torch.Tensor:
@@ -242,6 +253,26 @@ def test_losses_refuse_what_does_not_fit() -> None:
         keypoint_mse(maps, maps, torch.ones(2, 4))
     with pytest.raises(UserError, match="8 hardest keypoints are to count, of 3"):
         hard_keypoint_mse(maps, maps, weights)
+    with pytest.raises(UserError, match=r"have shape \(3, 8, 8\); expected \(images, keypoints"):
+        keypoint_mse(maps[0], maps[0], weights)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda maps, targets: keypoint_mse(maps, targets, torch.ones(2, 3)),
+        lambda maps, targets: hard_keypoint_mse(maps, targets, torch.ones(2, 3)),
+        landmarks.landmark_mse,
+    ],
+)
+def test_losses_of_maps_that_are_no_tensor_get_a_sentence(
+    loss: Callable[[object, object], object],
+) -> None:
+    maps = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(UserError, match="heatmaps are a list; expected one tensor"):
+        loss([maps], maps)
+    with pytest.raises(UserError, match="their targets are a ndarray; expected one tensor"):
+        loss(maps, maps.numpy())
 
 
 def test_an_unflipped_map_trades_pairs_and_moves_right() -> None:

@@ -183,6 +183,9 @@ def test_average_precision_refuses_what_cannot_be_scored() -> None:
     hidden = [{**annotation, "num_keypoints": 0} for annotation in truth["annotations"]]
     with pytest.raises(UserError, match="2 annotations and no visible keypoint"):
         keypoint_ap({**truth, "annotations": hidden}, [])
+    crowds = [{**annotation, "iscrowd": 1} for annotation in truth["annotations"]]
+    with pytest.raises(UserError, match=r"2 annotations and no visible keypoint.*\(crowds do not"):
+        keypoint_ap({**truth, "annotations": crowds}, detections(truth))
     with pytest.raises(UserError, match="expected 15, three for each of 5 keypoints"):
         keypoint_ap(truth, detections(truth), np.full(5, 0.05))
     with pytest.raises(UserError, match="image 1 of a detection is not in the ground truth"):

@@ -123,6 +123,10 @@ def test_losses_refuse_what_does_not_fit() -> None:
     logits = torch.zeros(2, 3, 4, 4)
     with pytest.raises(UserError, match=r"2 pixels .* outside of the 3 classes, such as 3"):
         cross_entropy(logits, torch.tensor([0, 3, 3, 255]).view(2, 2, 1))
+    for kind, name in ((torch.uint8, "uint8"), (torch.float32, "float32"), (torch.int32, "int32")):
+        for loss in (cross_entropy, pixel_losses):
+            with pytest.raises(UserError, match=f"labels are of type {name}; expected int64"):
+                loss(torch.zeros(1, 3, 2, 2), torch.ones(1, 2, 2, dtype=kind))
     with pytest.raises(UserError, match="such as -1"):
         pixel_losses(logits, -torch.ones(2, 4, 4, dtype=torch.int64))
     with pytest.raises(UserError, match=r"labels \(1, 4, 4\); expected"):
@@ -242,6 +246,8 @@ def test_classes_trade_places_in_the_mirror() -> None:
     images = picture(8, 8)
     swapped = 0.5 * (itself(images) + itself(images)[:, [0, 2, 1]])
     assert torch.equal(class_scores(itself, images, rule), swapped.exp())
+    with pytest.raises(UserError, match=r"\(1, 3\),\) do not fit 3 classes: .* from 0 to 2"):
+        class_scores(itself, images, Evaluation(**{**vars(RULE), "flip_pairs": ((1, 3),)}))
 
 
 def test_logits_are_brought_to_the_size_of_the_image() -> None:

@@ -27,13 +27,13 @@ def box_ap(
         no object of that size.
 
     Raises:
-        UserError: The ground truth has no box, or a detection names an image or a class that the
-            ground truth does not have.
+        UserError: The ground truth has no box but those of crowds, or a detection names an image
+            or a class that the ground truth does not have.
     """
-    if not ground_truth["annotations"]:
+    if all(annotation.get("iscrowd") for annotation in ground_truth["annotations"]):
         raise UserError(
             f"the ground truth has {len(ground_truth['images'])} images and no box: nothing can be "
-            "scored; give a split with annotations"
+            "scored (crowds do not count); give a split with annotations"
         )
     for name, kind in (("image_id", "images"), ("category_id", "categories")):
         known = {entry["id"] for entry in ground_truth[kind]}

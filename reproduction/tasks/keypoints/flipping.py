@@ -71,22 +71,27 @@ def unflip_heatmaps(heatmaps: torch.Tensor, pairs: Pairs, *, shift: bool = True)
     return unflipped
 
 
-def mirrored_order(keypoints: int, pairs: Pairs) -> list[int]:
-    """List, for each keypoint, the one that takes its place in a mirror.
+def mirrored_order(count: int, pairs: Pairs, what: str = "keypoints") -> list[int]:
+    """List, for each keypoint or class, the one that takes its place in a mirror.
+
+    Args:
+        count: How many there are.
+        pairs: Those that trade places.
+        what: Their name, in the plural.
 
     Raises:
-        UserError: A pair names a keypoint that there is not, or one twice.
+        UserError: A pair names one that there is not, or one twice.
 
     >>> mirrored_order(4, [(1, 2)])
     [0, 2, 1, 3]
     """
-    named = [keypoint for pair in pairs for keypoint in pair]
-    if len(set(named)) < len(named) or not all(0 <= keypoint < keypoints for keypoint in named):
+    named = [index for pair in pairs for index in pair]
+    if len(set(named)) < len(named) or not all(0 <= index < count for index in named):
         raise UserError(
-            f"flip pairs {tuple(pairs)} do not fit {keypoints} keypoints: each may be named once, "
-            f"from 0 to {keypoints - 1}"
+            f"flip pairs {tuple(pairs)} do not fit {count} {what}: each may be named once, "
+            f"from 0 to {count - 1}"
         )
-    order = list(range(keypoints))
+    order = list(range(count))
     for left, right in pairs:
         order[left], order[right] = right, left
     return order

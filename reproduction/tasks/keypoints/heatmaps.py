@@ -43,8 +43,8 @@ def encode_heatmaps(
         target_heatmaps (K, height, width) and keypoint_weights (K,), both float32.
 
     Raises:
-        UserError: The heatmaps are not a quarter of the input, the shapes disagree, or a visible
-            keypoint is not a number.
+        UserError: The heatmaps are not a quarter of the input, the shapes disagree, a visible
+            keypoint is not a number, or `sigma_px` is not above 0.
 
     >>> maps, weights = encode_heatmaps(np.array([[10.3, 20.9]]), np.array([1]),
     ...     input_wh=(192, 256), heatmap_wh=(48, 64), sigma_px=2)
@@ -52,6 +52,7 @@ def encode_heatmaps(
     (1.0, 1.0)
     """
     _check_targets(keypoints_xy_crop, visibility, input_wh, heatmap_wh)
+    check_sigma(sigma_px)
     width, height = heatmap_wh
     maps = np.zeros((len(visibility), height, width), dtype=np.float32)
     weights = (visibility > 0).astype(np.float32)
@@ -94,6 +95,18 @@ def _check_targets(
         )
     if not np.isfinite(keypoints_xy[visibility > 0]).all():
         raise UserError("a visible keypoint has a coordinate that is not a finite number")
+
+
+def check_sigma(sigma_px: float) -> None:
+    """Refuse a Gaussian without extent.
+
+    Raises:
+        UserError: `sigma_px` is not a finite number above 0.
+    """
+    if not 0 < sigma_px < float("inf"):
+        raise UserError(
+            f"sigma_px is {sigma_px}; expected a finite number of heatmap pixels above 0, such as 2"
+        )
 
 
 def decode_heatmaps(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

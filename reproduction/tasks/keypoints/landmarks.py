@@ -14,7 +14,8 @@ from reproduction.tasks.keypoints.crops import (
     inverse_matrix,
     transform_points,
 )
-from reproduction.tasks.keypoints.heatmaps import refined_peaks
+from reproduction.tasks.keypoints.heatmaps import check_sigma, refined_peaks
+from reproduction.tasks.keypoints.losses import check_heatmaps
 
 SIGMAS_PX = {"wflw": 1.5, "aflw": 1.5, "cofw": 1.5, "300w": 1.0}
 # The two landmarks (from 0) whose distance normalizes errors; AFLW takes the size of the box.
@@ -44,7 +45,7 @@ def encode_landmarks(
         (L, height, width) float32.
 
     Raises:
-        UserError: The shapes disagree.
+        UserError: The shapes disagree, or `sigma_px` is not above 0.
 
     >>> maps = encode_landmarks(np.array([[20, 4]]), np.array([True]), (64, 64), 1.5)
     >>> [int(index) for index in np.unravel_index(maps[0].argmax(), (64, 64))]
@@ -55,6 +56,7 @@ def encode_landmarks(
             f"landmarks have shape {landmarks_xy_heatmap.shape} and is_drawn {is_drawn.shape}; "
             "expected one (x, y) for each"
         )
+    check_sigma(sigma_px)
     width, height = heatmap_wh
     maps = np.zeros((len(is_drawn), height, width), dtype=np.float32)
     x, y = np.trunc(landmarks_xy_heatmap[is_drawn]).T
@@ -79,16 +81,12 @@ def landmark_mse(heatmaps: torch.Tensor, target_heatmaps: torch.Tensor) -> torch
     """Return the mean squared error over everything.
 
     Raises:
-        UserError: The shapes differ.
+        UserError: Maps are no tensor, or their shapes differ.
 
     >>> float(landmark_mse(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)))
     1.0
     """
-    if heatmaps.shape != target_heatmaps.shape:
-        raise UserError(
-            f"heatmaps have shape {tuple(heatmaps.shape)} and their targets "
-            f"{tuple(target_heatmaps.shape)}: make the targets for the network's input size"
-        )
+    check_heatmaps(heatmaps, target_heatmaps)
     return ((heatmaps - target_heatmaps) ** 2).mean()
 
 

@@ -24,7 +24,7 @@ def keypoint_mse(
         A scalar.
 
     Raises:
-        UserError: The shapes do not fit one another.
+        UserError: Maps are no tensor, or the shapes do not fit one another.
 
     >>> ones = torch.ones(1, 2, 4, 4)
     >>> float(keypoint_mse(ones, 0 * ones, torch.tensor([[1.0, 0.0]])))
@@ -51,12 +51,14 @@ def hard_keypoint_mse(
         A scalar.
 
     Raises:
-        UserError: The shapes do not fit one another, or there are fewer keypoints.
+        UserError: Maps are no tensor, the shapes do not fit one another, or there are fewer
+            keypoints.
 
     >>> errors = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
     >>> float(hard_keypoint_mse(errors, 0 * errors, torch.ones(1, 3), hardest=2))
     3.25
     """
+    check_heatmaps(heatmaps, target_heatmaps)
     if not 1 <= hardest <= heatmaps.shape[1]:
         raise UserError(
             f"the {hardest} hardest keypoints are to count, of {heatmaps.shape[1]}; give a number "
@@ -69,14 +71,33 @@ def hard_keypoint_mse(
 def _weighted_squares(
     heatmaps: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    if heatmaps.shape != targets.shape:
-        raise UserError(
-            f"heatmaps have shape {tuple(heatmaps.shape)} and their targets "
-            f"{tuple(targets.shape)}: make the targets for the network's input size and keypoints"
-        )
+    check_heatmaps(heatmaps, targets)
     if weights.shape != heatmaps.shape[:2]:
         raise UserError(
             f"keypoint_weights have shape {tuple(weights.shape)}; expected "
             f"{tuple(heatmaps.shape[:2])}, one for each image and keypoint"
         )
     return (weights[:, :, None, None] * (heatmaps - targets)) ** 2
+
+
+def check_heatmaps(heatmaps: torch.Tensor, targets: torch.Tensor) -> None:
+    """Refuse heatmaps that are not (B, K, H, W), or whose targets are not as large.
+
+    Raises:
+        UserError: One is no tensor, or the shapes do not fit.
+    """
+    for name, value in (("heatmaps", heatmaps), ("their targets", targets)):
+        if not isinstance(value, torch.Tensor):
+            raise UserError(
+                f"{name} are a {type(value).__name__}; expected one tensor (images, keypoints, H, "
+                "W): stack maps, and give several outputs of a network one at a time"
+            )
+    if heatmaps.dim() != 4:
+        raise UserError(
+            f"heatmaps have shape {tuple(heatmaps.shape)}; expected (images, keypoints, H, W)"
+        )
+    if heatmaps.shape != targets.shape:
+        raise UserError(
+            f"heatmaps have shape {tuple(heatmaps.shape)} and their targets "
+            f"{tuple(targets.shape)}: make the targets for the network's input size and keypoints"
+        )

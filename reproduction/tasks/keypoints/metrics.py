@@ -179,8 +179,8 @@ def keypoint_ap(
         The ten figures by name, in [0, 1]; NaN where the ground truth has no person of that size.
 
     Raises:
-        UserError: The ground truth has no person with visible keypoints, or an annotation or
-            detection has another number of keypoints or names an unknown image.
+        UserError: The ground truth has no person with visible keypoints outside of crowds, or an
+            annotation or detection has another number of keypoints or names an unknown image.
     """
     _check_coco(ground_truth, detections, len(sigmas))
     return evaluate_coco(ground_truth, detections, "keypoints", AP_NAMES, sigmas)
@@ -190,10 +190,10 @@ def _check_coco(
     ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], keypoints: int
 ) -> None:
     annotations = ground_truth["annotations"]
-    if not any(annotation["num_keypoints"] for annotation in annotations):
+    if not any(entry["num_keypoints"] and not entry.get("iscrowd") for entry in annotations):
         raise UserError(
             f"the ground truth has {len(annotations)} annotations and no visible keypoint: nothing "
-            "can be scored"
+            "can be scored (crowds do not count); give a split with annotations"
         )
     images = {image["id"] for image in ground_truth["images"]}
     for kind, entries in (("an annotation", annotations), ("a detection", detections)):

@@ -4,7 +4,6 @@ Scenes are seen whole and as they are. The official recipes also mirror, scale a
 digit is no digit, and places and scales are drawn anew for every scene anyway.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from reproduction.tasks.classification.data import MEAN, STD
+from reproduction.tasks.order import digest_of, normalized, steps_of
 from reproduction.tasks.scenes.dataset import NUM_CLASSES, Scenes
 from reproduction.tasks.scenes.order import batches_of
 from reproduction.tasks.segmentation.losses import LossSettings, combined_loss, resize_logits
@@ -59,7 +58,7 @@ class SceneLabeling:
 
     def steps(self, batch_size: int) -> int:
         """Return the number of training batches in an epoch."""
-        return len(self.train.images) // batch_size
+        return steps_of(len(self.train.images), "train", batch_size)
 
     def batches(
         self, split: str, *, seed: int = 0, epoch: int = 0, batch_size: int = 16, start: int = 0
@@ -120,8 +119,4 @@ class SceneLabeling:
 
 def batch_of(images: np.ndarray, hashed: np.ndarray, targets: Any) -> Batch:
     """Normalize images (B, H, W, 3) uint8; the digest is of their bytes and of `hashed`."""
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
-    digest.update(np.ascontiguousarray(hashed).tobytes())
-    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float().div_(255)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return Batch((pixels - mean) / std, targets, digest.hexdigest())
+    return Batch(normalized(list(images)), targets, digest_of(images, hashed))

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from reproduction.errors import UserError
-from reproduction.tasks.scenes.dataset import SPLITS
+from reproduction.tasks.order import chosen_batches
 
 
 def batches_of(
@@ -25,19 +24,13 @@ def batches_of(
     Raises:
         UserError: The split is unknown or smaller than one training batch.
     """
-    if split not in SPLITS:
-        raise UserError(f"split {split!r} is unknown; use train or test")
-    is_train = split == "train"
-    if is_train and count < batch_size:
-        raise UserError(
-            f"batch_size {batch_size} is larger than the {count} {what} to train on: compose more "
-            "scenes or use smaller batches"
-        )
-    order = np.random.default_rng([seed, epoch]).permutation(count) if is_train else None
-    steps = count // batch_size if is_train else -(-count // batch_size)
-    for step in range(start, steps):
-        places = np.arange(step * batch_size, min(count, (step + 1) * batch_size))
-        if order is None:
-            yield places, None
-        else:
-            yield order[places], np.random.default_rng([seed, epoch, step])
+    for step, indices in chosen_batches(
+        count,
+        split,
+        seed=seed,
+        epoch=epoch,
+        batch_size=batch_size,
+        start=start,
+        what=f"{what} to train on",
+    ):
+        yield indices, np.random.default_rng([seed, epoch, step]) if split == "train" else None

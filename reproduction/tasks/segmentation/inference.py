@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from reproduction.errors import UserError
 from reproduction.tasks.classification.data import MEAN, STD
+from reproduction.tasks.keypoints.flipping import mirrored_order
 from reproduction.tasks.segmentation.losses import resize_logits
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -79,14 +80,15 @@ def class_scores(network: Network, images: torch.Tensor, rule: Evaluation) -> to
 
     Returns:
         (B, classes, H, W), above 0.
+
+    Raises:
+        UserError: A flip pair names a class that the network lacks, or one twice.
     """
     size = images.shape[-2:]
     logits = resize_logits(network(images), size, rule.align_corners)
     if rule.flip:
         mirrored = resize_logits(network(images.flip(-1)), size, rule.align_corners).flip(-1)
-        order = list(range(logits.shape[1]))
-        for left, right in rule.flip_pairs:
-            order[left], order[right] = right, left
+        order = mirrored_order(logits.shape[1], rule.flip_pairs, "classes")
         logits = 0.5 * (logits + mirrored[:, order])
     return logits.exp()
 

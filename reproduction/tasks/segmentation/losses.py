@@ -187,12 +187,18 @@ def check_labels(logits: torch.Tensor, labels: torch.Tensor, ignore_label: int) 
     """Refuse labels that do not belong to the logits.
 
     Raises:
-        UserError: The shapes do not fit, or a label is neither a class nor the ignored one.
+        UserError: The shapes do not fit, the labels are not int64, or a label is neither a class
+            nor the ignored one.
     """
     if logits.dim() != 4 or labels.dim() != 3 or len(logits) != len(labels):
         raise UserError(
             f"logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; expected "
             "(B, classes, h, w) and (B, H, W)"
+        )
+    if labels.dtype != torch.int64:
+        raise UserError(
+            f"labels are of type {str(labels.dtype).removeprefix('torch.')}; expected int64: give "
+            "whole numbers, as labels.long() makes them"
         )
     classes = logits.shape[1]
     wrong = labels[(labels != ignore_label) & ((labels < 0) | (labels >= classes))]
