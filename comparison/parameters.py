@@ -206,7 +206,7 @@ def _check_together(values: Mapping[str, Any]) -> None:
     """Refuse parameters that have no meaning beside one another."""
     trained = values.get("weights") == "trained"
     if trained and not values["weights_file"]:
-        raise UserError("weights is 'trained', but weights_file is empty: name a safetensors file")
+        raise UserError("weights is 'trained', but weights_file is empty: name a checkpoint")
     if trained and (values["network"] not in CLASSIFICATION or values["against"] == TRACES):
         raise UserError(
             f"weights is 'trained', but network is {values['network']!r} and against "

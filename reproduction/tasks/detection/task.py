@@ -15,6 +15,7 @@ from torch import nn
 
 from reproduction.errors import UserError
 from reproduction.tasks.detection.metrics import box_ap
+from reproduction.tasks.order import steps_of
 from reproduction.tasks.scenes.dataset import Scenes
 from reproduction.tasks.scenes.labeling import batch_of
 from reproduction.tasks.scenes.order import batches_of
@@ -71,7 +72,7 @@ class SceneDetection:
 
     def steps(self, batch_size: int) -> int:
         """Return the number of training batches in an epoch."""
-        return len(self.train.images) // batch_size
+        return steps_of(len(self.train.images), "train", batch_size)
 
     def batches(
         self, split: str, *, seed: int = 0, epoch: int = 0, batch_size: int = 16, start: int = 0

@@ -38,6 +38,7 @@ from reproduction.tasks.keypoints.landmarks import (
 )
 from reproduction.tasks.keypoints.losses import keypoint_mse
 from reproduction.tasks.keypoints.metrics import instance_score, keypoint_ap
+from reproduction.tasks.order import steps_of
 from reproduction.tasks.scenes.compose import KEYPOINTS
 from reproduction.tasks.scenes.dataset import SIGMA, VISIBLE, Scenes
 from reproduction.tasks.scenes.labeling import batch_of
@@ -124,7 +125,7 @@ class ScenePose:
 
     def steps(self, batch_size: int) -> int:
         """Return the number of training batches in an epoch."""
-        return len(self.train.images) // batch_size
+        return steps_of(len(self.train.images), "train", batch_size)
 
     def batches(
         self, split: str, *, seed: int = 0, epoch: int = 0, batch_size: int = 16, start: int = 0
