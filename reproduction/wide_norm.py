@@ -159,7 +159,7 @@ def _wide(x: torch.Tensor, together: int) -> torch.Tensor:
 
 @functools.cache
 def _ones(columns: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.ones(columns, dtype=dtype)
+    return torch.ones(columns, dtype=dtype, device="cpu")
 
 
 def _as_map(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -71,8 +71,8 @@ class SegmentationScores(NamedTuple):
         names = ", ".join(str(label) for label in self.absent_classes)
         return (
             f"{len(self.absent_classes)} of {len(self.ious)} classes never appear in labels or "
-            f"predictions ({names}): they count as 0 in the mean IoU of {self.mean_iou:.4f}, which "
-            f"is {self.mean_iou_of_present:.4f} without them"
+            f"predictions ({names}): they count as 0 in the mean IoU of {self.mean_iou:.2%}, which "
+            f"is {self.mean_iou_of_present:.2%} without them"
         )
 
 
