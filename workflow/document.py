@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from comparison.study import ROOT
-from workflow.jobs import SOURCES
+from workflow.sources import SOURCES
 
 
 def report_files(root: Path = ROOT) -> list[str]:

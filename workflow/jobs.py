@@ -1,24 +1,22 @@
 """Expand a study into jobs: one papermill call, and one record, each.
 
 A job runs again when its parameters change, when source that it imports changes, or when the
-reference does; see `sources` and `Job.trigger`. Nothing here needs PyTorch.
+reference does; see `Job.trigger` and `workflow/sources.py`. Nothing here needs PyTorch.
 """
 
-import ast
 import json
 import os
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
-from comparison.study import ROOT, Study, StudyError
+from comparison.study import Study
 from comparison.timing_plan import speed_run_id
 from workflow import memory
 from workflow.images import images_state
+from workflow.sources import audit_sources, digest, sources
 
 NOTEBOOKS = {
     "networks": "notebooks/01_networks.ipynb",
@@ -31,28 +29,6 @@ NOTEBOOKS = {
     "scaling": "notebooks/08_scaling.ipynb",
 }
 AUDIT = "audit"
-PACKAGES = ("reproduction", "reference", "comparison")
-SOURCES = (*PACKAGES, "workflow", "notebooks", "reports", "requirements.lock")
-# Data that a module reads, beside the modules that it imports.
-DATA_FILES = {
-    "comparison/differences.py": ("comparison/differences.toml",),
-    "comparison/published.py": ("comparison/published.toml",),
-    "comparison/speed/statements.py": ("comparison/speed/aims.toml",),
-    "reference/pins.py": ("reference/pins.toml",),
-    "reference/recorded.py": ("reference/traces/*",),
-    "reproduction/forms.py": ("reproduction/training_forms.toml",),
-    "reproduction/published_recipes.py": ("reproduction/published_recipes.toml",),
-    "reproduction/runtimes.py": ("reproduction/runtimes.toml",),
-}
-# Modules that notebooks import to show a result: they cannot change it.
-DISPLAY = (
-    "comparison/figures.py",
-    "comparison/speed_figures.py",
-    "comparison/tables/__init__.py",
-    "comparison/trial_figures.py",
-    "comparison/task_figures.py",
-    "comparison/cost_figures.py",
-)
 ALL_CORES = 0
 
 
@@ -252,87 +228,10 @@ def _trial(study: Study) -> Job:
     )
 
 
-def sources(entry: str, root: Path = ROOT, without: Collection[str] = DISPLAY) -> list[Path]:
-    """List what a notebook's or module's result depends on: itself, what it imports, their data."""
-    shown = {root / name for name in without}
-    found: set[Path] = set()
-    waiting = [root / entry]
-    while waiting:
-        path = waiting.pop()
-        if path.is_file() and path not in found and path not in shown:
-            found.add(path)
-            waiting.extend(_imported(path, root))
-    for module, patterns in DATA_FILES.items():
-        if root / module in found:
-            found.update(path for pattern in patterns for path in root.glob(pattern))
-    return sorted(found)
-
-
 @cache
 def _source_digest(notebook: str) -> str:
     """Hash what a notebook's record, or the audit's, depends on; once for all jobs that run it."""
     return digest(sources(notebook) if notebook else audit_sources())
-
-
-def audit_sources(root: Path = ROOT) -> list[Path]:
-    """List what the clean-room audit reads of this repository."""
-    audited = [*(root / "reproduction").rglob("*.py"), root / "CLEANROOM.md"]
-    return sorted({*audited, *sources("comparison/audit.py", root)})
-
-
-def digest(files: list[Path], root: Path = ROOT) -> str:
-    """Hash files; layout and comments of Python, and outputs of notebooks, do not count."""
-    total = sha256()
-    for path in files:
-        total.update(str(path.relative_to(root)).encode())
-        total.update(_content(path) if path.exists() else b"absent")
-    return total.hexdigest()
-
-
-def _content(path: Path) -> bytes:
-    if path.suffix in (".py", ".ipynb"):
-        return ast.dump(_tree(path)).encode()
-    return path.read_bytes()
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    """Parse a module, or a notebook's code cells."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".ipynb":
-            cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
-            text = "\n".join("".join(cell["source"]) for cell in cells)
-        return ast.parse(text)
-    except (ValueError, KeyError, TypeError, SyntaxError) as problem:
-        raise StudyError(
-            f"{path.name} is damaged ({type(problem).__name__}): restore it from version control"
-        ) from problem
-
-
-def _imported(path: Path, root: Path) -> Iterator[Path]:
-    """Find the modules of this repository that a file names in its imports."""
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield from _modules(name, root)
-
-
-def _modules(name: str, root: Path) -> Iterator[Path]:
-    """Yield the files that importing a dotted name runs: each package's own and the module's."""
-    parts = name.split(".")
-    if parts[0] not in PACKAGES:
-        return
-    for length in range(1, len(parts) + 1):
-        stem = root.joinpath(*parts[:length])
-        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if path.is_file():
-                yield path
 
 
 def available_cores() -> int:

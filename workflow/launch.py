@@ -19,8 +19,9 @@ from comparison.study import ROOT, Study, StudyError, known_studies, load_study
 from workflow import cluster, processes
 from workflow.cluster import Place
 from workflow.failures import Failure, failures_of, logs_of, note_failures
-from workflow.jobs import PACKAGES, Job, jobs_of
+from workflow.jobs import Job, jobs_of
 from workflow.lock import note_holder, only_launch
+from workflow.sources import PACKAGES
 
 SNAKEMAKE_LOCKS = ROOT / ".snakemake" / "locks"
 PARTIAL = "**/.*.partial"  # what was being written when something was killed

@@ -5,6 +5,7 @@ What is compared is left out; what is tested is that jobs run, fail, resume and 
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -214,6 +215,24 @@ def test_changed_source_repeats_what_depends_on_it(tree: Path) -> None:
     assert launch(tree).returncode == 0
     after = times(tree)
     assert [name for name in RECORDS if before[name] != after[name]] == [RECORDS[2]]
+
+
+@pytest.mark.fault(
+    "truncated or bit-flipped notebook of the study",
+    how="a notebook's JSON cut off, or with a bit flipped in its structure",
+    told="03_training.ipynb is damaged",
+    kept="nothing is run; the message names the notebook and where to get it back",
+)
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
+def test_a_damaged_notebook_is_one_sentence(tree: Path, told: str, how: str) -> None:
+    path = tree / "notebooks" / "03_training.ipynb"
+    text, before = path.read_text(), times(tree)
+    path.write_text(text[:500] if how == "truncated" else text.replace('"cells"', '"cdlls"', 1))
+    done = launch(tree)
+    path.write_text(text)
+    assert re.fullmatch(rf"{told} \(\w+\): restore it from version control\n", done.stderr)
+    assert done.returncode == 2
+    assert times(tree) == before
 
 
 def test_a_fresh_checkout_repeats_no_committed_record(tree: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Jobs of a study: names, parameters, threads, and what makes a record run again."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 
 from comparison.parameters import COMMON
 from comparison.parameters import NOTEBOOKS as KNOWN_PARAMETERS
-from comparison.study import ROOT, StudyError, load_study
+from comparison.study import load_study
 from workflow import document, expected, jobs, memory
 from workflow.images import images_state
 from workflow.jobs import Job, jobs_of
@@ -113,85 +112,6 @@ def test_arguments_are_quoted() -> None:
     assert job.arguments() == "-p data 'image_folder:my pictures; rm x' -p seed 3"
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Make a small repository: a notebook that imports one of two modules."""
-    (tmp_path / "comparison").mkdir()
-    (tmp_path / "reproduction").mkdir()
-    (tmp_path / "comparison" / "used.py").write_text("from reproduction import deep\nx = 1\n")
-    (tmp_path / "comparison" / "other.py").write_text("y = 1\n")
-    (tmp_path / "comparison" / "figures.py").write_text("z = 1\n")
-    (tmp_path / "reproduction" / "__init__.py").write_text("")
-    (tmp_path / "reproduction" / "deep.py").write_text("import os\n")
-    cells = [
-        {"cell_type": "markdown", "source": ["# A question\n"]},
-        {"cell_type": "code", "source": ["from comparison import used, figures\n", "used.x\n"]},
-    ]
-    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
-    return tmp_path
-
-
-def hashed(tree: Path) -> str:
-    """Hash what the small repository's notebook depends on."""
-    jobs._tree.cache_clear()
-    return jobs.digest(jobs.sources("n.ipynb", tree), tree)
-
-
-def test_sources_are_the_notebook_and_what_it_imports(tree: Path) -> None:
-    names = [str(path.relative_to(tree)) for path in jobs.sources("n.ipynb", tree)]
-    assert names == [
-        "comparison/used.py",
-        "n.ipynb",
-        "reproduction/__init__.py",
-        "reproduction/deep.py",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "matters"),
-    [
-        ("comparison/used.py", "from reproduction import deep\nx = 2\n", True),
-        ("reproduction/deep.py", "import sys\n", True),
-        ("comparison/other.py", "y = 2\n", False),
-        ("comparison/figures.py", "z = 2\n", False),
-        ("comparison/used.py", "from reproduction import deep  # why\n\nx = 1\n", False),
-    ],
-)
-def test_only_source_that_is_imported_matters(
-    tree: Path, file: str, text: str, matters: bool
-) -> None:
-    before = hashed(tree)
-    (tree / file).write_text(text)
-    assert (hashed(tree) != before) is matters
-
-
-def test_outputs_and_prose_of_a_notebook_do_not_matter(tree: Path) -> None:
-    before = hashed(tree)
-    notebook = json.loads((tree / "n.ipynb").read_text())
-    notebook["cells"][0]["source"] = ["# Another question\n"]
-    notebook["cells"][1]["outputs"] = [{"output_type": "stream", "text": "7"}]
-    (tree / "n.ipynb").write_text(json.dumps(notebook))
-    assert hashed(tree) == before
-    notebook["cells"][1]["source"] = ["from comparison import used\n", "used.x + 1\n"]
-    (tree / "n.ipynb").write_text(json.dumps(notebook))
-    assert hashed(tree) != before
-
-
-@pytest.mark.fault(
-    "truncated or bit-flipped notebook of the study",
-    how="a notebook's JSON cut off, or with a bit flipped in its structure",
-    told="is damaged",
-    kept="nothing is run; the message names the notebook and where to get it back",
-)
-@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
-def test_a_damaged_notebook_is_one_sentence(tmp_path: Path, told: str, how: str) -> None:
-    text = (ROOT / "notebooks" / "03_training.ipynb").read_text()
-    broken = text[:500] if how == "truncated" else text.replace('"cells"', '"cdlls"', 1)
-    (tmp_path / "03_training.ipynb").write_text(broken)
-    with pytest.raises(StudyError, match=rf"03_training\.ipynb {told} .*restore it from version"):
-        jobs.sources("03_training.ipynb", tmp_path)
-
-
 def test_a_users_images_that_change_make_a_record_run_again(tmp_path: Path) -> None:
     image = tmp_path / "train" / "cat" / "1.jpg"
     image.parent.mkdir(parents=True)
@@ -212,30 +132,6 @@ def test_another_reference_or_parameter_makes_a_record_run_again() -> None:
     assert job.trigger("official-1") == job.trigger("official-1")
     assert job.trigger("official-1") != job.trigger("stand-in-2")
     assert job.trigger("official-1") != other.trigger("official-1")
-
-
-def test_data_files_of_a_module_are_among_its_sources() -> None:
-    """Every data file that lies beside a package's modules is known to matter to one of them."""
-    known = {
-        path
-        for patterns in jobs.DATA_FILES.values()
-        for pattern in patterns
-        for path in ROOT.glob(pattern)
-    }
-    lying = {path for name in jobs.PACKAGES for path in (ROOT / name).glob("*.toml")}
-    assert lying <= known
-    assert all((ROOT / module).is_file() for module in jobs.DATA_FILES)
-
-
-def test_training_does_not_depend_on_how_it_is_drawn() -> None:
-    names = {str(path.relative_to(ROOT)) for path in jobs.sources(jobs.NOTEBOOKS["training"])}
-    assert {"comparison/training.py", "reproduction/hrnet.py", "reference/loader.py"} <= names
-    assert not {"comparison/figures.py", "comparison/statistics.py", "comparison/tables"} & names
-
-
-def test_the_audit_depends_on_all_of_the_reproduction() -> None:
-    names = {str(path.relative_to(ROOT)) for path in jobs.audit_sources()}
-    assert {"reproduction/hrnet.py", "CLEANROOM.md", "reference/audit.py"} <= names
 
 
 def test_the_report_depends_on_its_text() -> None:
