@@ -16,10 +16,10 @@ from typing import TextIO
 
 from comparison import products
 from comparison.study import ROOT, Study, StudyError, known_studies, load_study
-from workflow import cluster, processes
+from workflow import checkpoints, cluster, processes
 from workflow.cluster import Place
 from workflow.failures import Failure, failures_of, logs_of, note_failures
-from workflow.jobs import Job, jobs_of
+from workflow.jobs import jobs_of
 from workflow.lock import note_holder, only_launch
 from workflow.sources import PACKAGES
 
@@ -28,6 +28,7 @@ PARTIAL = "**/.*.partial"  # what was being written when something was killed
 # Compiling official files would print the lines that warnings are about (CLEANROOM.md).
 NOT_OURS = re.compile(r"[/\\]official[/\\]")
 NOTHING_TO_DO = "Nothing to be done"
+TOLD = re.compile(r"StudyError: (.+)")  # of the study itself; a job's own is in its log
 SHOWN = re.compile(r"^(Job \d+: |\d+ of \d+ steps)")
 
 
@@ -65,8 +66,8 @@ def claim(identifier: str, study: Study, place: Place) -> int:
         return 0
     print(f"claim {identifier}: {len(jobs)} jobs of study {study.name!r}")
     with only_launch() as lock:
-        for job in jobs:  # else training would find itself finished
-            shutil.rmtree(checkpoints(job), ignore_errors=True)
+        for job in jobs:
+            checkpoints.drop(job)
         before = logs_of(study)
         wanted = ["--force", "--", *(job.record for job in jobs)]
         status, _ = run_snakemake(study, place, lock, wanted)
@@ -77,24 +78,6 @@ def claim(identifier: str, study: Study, place: Place) -> int:
     shown = subprocess.run([*verdict, "--claim", identifier], cwd=ROOT, check=False)
     print(f"tables and PDF show this after `make report STUDY={study.name}`")
     return 1 if status else shown.returncode
-
-
-def checkpoints(job: Job) -> Path:
-    """Return where a training job keeps what it resumes from."""
-    return ROOT / job.results_dir / "checkpoints" / job.run_id
-
-
-def drop_stale_checkpoints(study: Study, reference: str) -> None:
-    """Remove checkpoints of other source or another reference: none may be gone on from."""
-    for job in jobs_of(study):
-        folder, trigger = checkpoints(job), job.trigger(reference)
-        note = folder / "trigger.txt"
-        known = note.read_text(encoding="utf-8") if note.exists() else None
-        if known != trigger and (known or not (ROOT / job.record).exists()):
-            shutil.rmtree(folder, ignore_errors=True)
-        if job.case == "training":
-            folder.mkdir(parents=True, exist_ok=True)
-            note.write_text(trigger, encoding="utf-8")
 
 
 def prepare_reference() -> str:
@@ -117,7 +100,6 @@ def run_snakemake(study: Study, place: Place, lock: TextIO, wanted: list[str]) -
     clear(study)
     for package in PACKAGES:  # jobs are confined to the results and cannot keep what they compile
         compileall.compile_dir(ROOT / package, rx=NOT_OURS, quiet=2)
-    drop_stale_checkpoints(study, reference)
     command = [
         *processes.mortal(),
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--nocolor"),
@@ -129,9 +111,12 @@ def run_snakemake(study: Study, place: Place, lock: TextIO, wanted: list[str]) -
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as kept:
         try:
-            return _follow(command, lock, kept)
+            status, idle = _follow(command, lock, kept)
         finally:
             clear(study)
+    if status and (told := TOLD.search(log.read_text(encoding="utf-8"))):
+        raise StudyError(told[1])
+    return status, idle
 
 
 def _follow(command: list[str], lock: TextIO, kept: TextIO) -> tuple[int, bool]:

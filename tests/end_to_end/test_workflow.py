@@ -212,7 +212,10 @@ def test_changed_source_repeats_what_depends_on_it(tree: Path) -> None:
     before = times(tree)
     path = tree / "notebooks" / "03_training.ipynb"
     path.write_text(path.read_text().replace("seed = 0", "seed = 1"))
+    stale = tree / "results" / "small" / "checkpoints" / Path(RECORDS[2]).stem / "last.pt"
+    write(stale, "made with the former source")
     assert launch(tree).returncode == 0
+    assert not stale.exists() and stale.with_name("trigger.txt").exists()
     after = times(tree)
     assert [name for name in RECORDS if before[name] != after[name]] == [RECORDS[2]]
 

@@ -13,7 +13,7 @@ import pytest
 
 from comparison.study import StudyError, load_study
 from workflow import failures, launch, lock, processes
-from workflow.jobs import Job, jobs_of
+from workflow.jobs import jobs_of
 
 TINY = load_study("tiny")
 FAILED = next(job for job in jobs_of(TINY) if job.case == "training")
@@ -223,42 +223,6 @@ def test_a_request_to_end_is_what_ctrl_c_is() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-@pytest.fixture
-def checkpoint(root: Path) -> Path:
-    """Let a training job have a checkpoint that was made with the current source."""
-    launch.drop_stale_checkpoints(TINY, "official-1")
-    return leave(launch.checkpoints(FAILED) / "last.pt", "weights")
-
-
-def test_a_checkpoint_of_the_same_source_is_kept(checkpoint: Path) -> None:
-    launch.drop_stale_checkpoints(TINY, "official-1")
-    assert checkpoint.exists()
-
-
-def test_a_checkpoint_of_another_reference_is_removed(checkpoint: Path) -> None:
-    launch.drop_stale_checkpoints(TINY, "stand-in-2")
-    assert not checkpoint.exists()
-
-
-def test_a_checkpoint_of_other_source_is_removed(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Job, "trigger", lambda self, reference: "changed source")
-    launch.drop_stale_checkpoints(TINY, "official-1")
-    assert not checkpoint.exists()
-
-
-def test_a_checkpoint_of_unknown_source_counts_only_with_its_record(root: Path) -> None:
-    weights = leave(launch.checkpoints(FAILED) / "weights.safetensors", "weights")
-    leave(root / FAILED.record, "{}")
-    launch.drop_stale_checkpoints(TINY, "official-1")
-    assert weights.exists()
-    (root / FAILED.record).unlink()
-    (launch.checkpoints(FAILED) / "trigger.txt").unlink()
-    launch.drop_stale_checkpoints(TINY, "official-1")
-    assert not weights.exists()
 
 
 def test_the_pdf_is_copied_only_when_it_changed(
