@@ -141,9 +141,9 @@ def normalized(images: Sequence[np.ndarray]) -> torch.Tensor:
     Raises:
         UserError: The sizes differ.
     """
-    pixels = torch.from_numpy(stacked(images)).permute(0, 3, 1, 2)
+    pixels = np.ascontiguousarray(stacked(images).transpose(0, 3, 1, 2))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return ((pixels.float() / 255 - mean) / std).contiguous()
+    return torch.from_numpy(pixels).float().div_(255).sub_(mean).div_(std)
 
 
 def digest_of(*arrays: np.ndarray) -> str:

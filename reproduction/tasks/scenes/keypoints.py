@@ -7,8 +7,9 @@ mirrored digit is no digit, so that the flip test has no meaning here either.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,14 @@ class ScenePose:
         """All digits by split, scene after scene."""
         return {"train": self._digits(self.train), "test": self._digits(self.test)}
 
+    @cached_property
+    def _of_scene(self) -> dict[int, list[Digit]]:
+        """The digits of each training scene."""
+        return {
+            scene: list(digits)
+            for scene, digits in groupby(self.digits["train"], key=lambda digit: digit.scene)
+        }
+
     def _digits(self, scenes: Scenes) -> list[Digit]:
         places = np.argwhere(scenes.digits >= 0).tolist()
         return [self._digit(scenes, scene, place) for scene, place in places]
@@ -155,11 +164,10 @@ class ScenePose:
 
     def drawn(self, scene: int, rng: np.random.Generator) -> Digit:
         """Draw one digit of a training scene, and the scale of its crop."""
-        digit = rng.choice(np.flatnonzero(self.train.digits[scene] >= 0))
-        width, height = (box := self._digit(self.train, scene, int(digit)).box).scale_wh
-        factor = rng.uniform(*SCALES)
-        scaled = replace(box, scale_wh=(width * factor, height * factor))
-        return Digit(int(scene), int(digit), scaled)
+        there = self._of_scene[scene]
+        digit = there[rng.integers(len(there))]
+        (width, height), factor = digit.box.scale_wh, rng.uniform(*SCALES)
+        return digit._replace(box=CropBox(digit.box.center_xy, (width * factor, height * factor)))
 
     def _batch(self, scenes: Scenes, digits: list[Digit]) -> Batch:
         images, maps, weights = self.examples(scenes, digits)
