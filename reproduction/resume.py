@@ -96,7 +96,7 @@ def save(
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
     }
-    _refuse_not_finite(content["model"], path, progress)
+    _refuse_not_finite(content["model"], path.parent, progress)
     try:
         with whole(path) as partial:
             torch.save({**content, "sha256": content_digest(content)}, partial)
@@ -106,17 +106,17 @@ def save(
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"the checkpoint {path} could not be written ({error}): free some space or make the "
-            "folder writable, and start the same command again; the last good checkpoint is kept"
+            f"folder writable, and start the same command again; {_left(path.parent)}"
         ) from error
 
 
-def _refuse_not_finite(state: Mapping[str, torch.Tensor], path: Path, progress: Progress) -> None:
+def _refuse_not_finite(state: Mapping[str, torch.Tensor], folder: Path, progress: Progress) -> None:
     """Keep a state that cannot be gone on from out of the checkpoints."""
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(
                 f"{name} is not finite after {_place(progress)}: lower the learning rate; "
-                f"the last good checkpoint is kept in {path.parent}"
+                f"{_left(folder)}"
             )
 
 
@@ -126,11 +126,16 @@ def _place(progress: Progress, ahead: int = 0) -> str:
 
 def stopped(problem: UserError, folder: Path, progress: Progress) -> UserError:
     """Say of a run that diverged where it did, and what is left of it."""
+    told = f"{problem}, in {_place(progress, 1)}: lower the learning rate; {_left(folder)}"
+    return type(problem)(told)
+
+
+def _left(folder: Path) -> str:
+    """Say what there is to go on from."""
     there = any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
-    left = (
+    return (
         f"the last good checkpoint is kept in {folder}" if there else "there is no checkpoint yet"
     )
-    return type(problem)(f"{problem}, in {_place(progress, 1)}: lower the learning rate; {left}")
 
 
 def content_digest(content: Any) -> str:

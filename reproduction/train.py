@@ -255,6 +255,8 @@ def train(
         peers.write(resume.save, last, identity, model, optimizer, progress)
         peers.write(resume.write_log, out_dir / resume.LOG, progress.history)
     bar.close()
+    if found:  # a kill after the last checkpoint may have left the log one epoch short
+        peers.write(resume.write_log, out_dir / resume.LOG, progress.history)
     final = final or task.evaluate(model, device)
     prepare(model, EAGER)
     return TrainResult(

@@ -148,9 +148,22 @@ def test_weights_that_are_not_finite_never_enter_a_checkpoint(stopped: Path) -> 
     nn.init.constant_(layer.weight, float("inf"))
     optimizer = loop.make_optimizer(layer, CONFIG)
     progress = resume.Progress(3, 7, 0.0, {}, 0, "", 0.0, [], [], [])
-    with pytest.raises(UserError, match="weight is not finite after step 7 of epoch 4"):
+    with pytest.raises(
+        UserError, match=r"weight is not finite after step 7 of epoch 4.* is kept in"
+    ):
         resume.save(stopped / resume.CHECKPOINT, "", layer, optimizer, progress)
     assert (stopped / resume.CHECKPOINT).read_bytes() == before
+    with pytest.raises(UserError, match="lower the learning rate; there is no checkpoint yet"):
+        resume.save(stopped.with_name("new.pt"), "", layer, optimizer, progress)
+
+
+def test_a_log_that_a_kill_left_short_is_completed(stopped: Path) -> None:
+    """The last checkpoint is written before the log's last line."""
+    log = stopped / resume.LOG
+    whole = log.read_text()
+    log.write_text(whole.splitlines(keepends=True)[0])
+    run(stopped)
+    assert log.read_text() == whole and whole.count("\n") == 2
 
 
 @pytest.mark.parametrize(
