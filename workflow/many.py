@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from comparison.record import new_record, write_record
 from comparison.study import ROOT
 from workflow import cluster
+from workflow.plan import csv_file, save_rows
 
 STUDY = "many"
 PARTS = ("reproduction", "reference", "comparison", "workflow", "notebooks", "reports")
@@ -206,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, nargs="+", default=[50, 100, 200, 500])
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--papermill", type=int, default=0, metavar="N", help="real notebooks")
-    parser.add_argument("--save", type=Path, help="a CSV file; rows of other counts are kept")
+    parser.add_argument("--save", type=csv_file, help="a CSV file; rows of other counts are kept")
     options = parser.parse_args(argv)
     if any(count < len(ARMS) or count % len(ARMS) for count in options.jobs):
         parser.error(f"--jobs is {options.jobs}; give even numbers, one job an arm and seed")
@@ -234,10 +235,8 @@ def save(path: Path, rows: list[dict[str, Any]]) -> None:
                 for row in csv.DictReader(file)
                 if (row["jobs"], row["step"]) not in measured_again
             ]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted([*kept, *rows], key=lambda row: (int(row["jobs"]), row["step"])))
+    ordered = sorted([*kept, *rows], key=lambda row: (int(row["jobs"]), row["step"]))
+    save_rows(path, COLUMNS, ordered)
 
 
 def page_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -14,11 +14,12 @@ import argparse
 import csv
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from comparison.study import ROOT
+from reproduction.durable import whole
 from reproduction.published_recipes import PublishedRecipe, published_recipes
 
 FIGURES = Path(__file__).with_name("throughput.toml")
@@ -80,18 +81,31 @@ def page_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, or write it."""
     parser = argparse.ArgumentParser(prog="python -m workflow.plan", description=__doc__)
-    parser.add_argument("--save", type=Path, help="a CSV file")
+    parser.add_argument("--save", type=csv_file, help="a CSV file")
     options = parser.parse_args(argv)
     rows = plan()
     if options.save is None:
         for row in rows:
             print(*row.values(), sep="  ")
         return 0
-    with options.save.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    save_rows(options.save, COLUMNS, rows)
+    return 0
+
+
+def save_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return 0
+
+
+def csv_file(name: str) -> Path:
+    """Read the name of a file to write; its folder must be there (for `argparse`)."""
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{name} has no folder: give one that exists")
+    return path
 
 
 if __name__ == "__main__":
