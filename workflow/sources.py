@@ -19,6 +19,7 @@ SOURCES = (*PACKAGES, "workflow", "notebooks", "reports", "requirements.lock")
 # Data that a module reads, beside the modules that it imports.
 DATA_FILES = {
     "comparison/differences.py": ("comparison/differences.toml",),
+    "comparison/figures.py": ("comparison/study.mplstyle",),
     "comparison/published.py": ("comparison/published.toml",),
     "comparison/speed/statements.py": ("comparison/speed/aims.toml",),
     "reference/pins.py": ("reference/pins.toml",),
