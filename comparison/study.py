@@ -49,6 +49,11 @@ class Comparison(NamedTuple):
         return f"{self.network}.{self.weights}.{self.against}.steps{self.steps}"
 
 
+def _distinct(name: str, values: tuple[str, ...]) -> None:
+    """Refuse what is listed twice: each entry makes records of its own."""
+    need(len(set(values)) == len(values), name, values, "each entry once")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EquivalencePlan:
     """Which networks are compared with the reference, with which weights, over how many steps.
@@ -73,6 +78,8 @@ class EquivalencePlan:
 
     def __post_init__(self) -> None:
         need(set(self.weights) <= set(WEIGHTS), "equivalence.weights", self.weights, WEIGHTS)
+        for name in ("networks", "weights", "timm", "long", "traces"):
+            _distinct(f"equivalence.{name}", getattr(self, name))
         for name in ("steps", "long_steps"):
             value = getattr(self, name)
             need(value >= 1, f"equivalence.{name}", value, "a whole number of at least 1")
@@ -93,7 +100,9 @@ class TrainingPlan:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        need(bool(self.arms), "training.arms", self.arms, "at least one arm")
         need(set(self.arms) <= set(ARMS), "training.arms", self.arms, ARMS)
+        _distinct("training.arms", self.arms)
         need(bool(self.seeds), "training.seeds", self.seeds, "at least one seed")
         distinct = len(set(self.seeds)) == len(self.seeds)
         need(distinct and min(self.seeds) >= 0, "training.seeds", self.seeds, "distinct, from 0")
@@ -129,7 +138,10 @@ class TasksPlan:
     def __post_init__(self) -> None:
         need(bool(self.names), "tasks.names", self.names, "at least one task")
         need(set(self.names) <= set(TASKS), "tasks.names", self.names, TASKS)
+        need(bool(self.arms), "tasks.arms", self.arms, "at least one arm")
         need(set(self.arms) <= set(ARMS), "tasks.arms", self.arms, ARMS)
+        for name in ("names", "arms", "ablation"):
+            _distinct(f"tasks.{name}", getattr(self, name))
         need(set(self.ablation) <= set(ABLATED), "tasks.ablation", self.ablation, ABLATED)
         distinct = len(set(self.seeds)) == len(self.seeds) > 0
         need(distinct and min(self.seeds) >= 0, "tasks.seeds", self.seeds, "distinct, from 0")
@@ -173,6 +185,7 @@ class Study:
 
     def __post_init__(self) -> None:
         need(self.trial in ("", *PLANS), "trial", self.trial, f"one of {', '.join(PLANS)}")
+        _distinct("networks", self.networks)
 
     @property
     def results_dir(self) -> str:

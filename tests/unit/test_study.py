@@ -83,6 +83,8 @@ def test_entries_are_read_and_left_out_ones_keep_their_defaults(tmp_path: Path) 
         ("[0, 1]", "7", "training.seeds is 7; give a list of int"),
         ("margin_pp: 1", "margin_pp: 0", "training.margin_pp is 0.0; give a number above 0"),
         ("data: digits", "data: digits\n  arms: [ours]", "training.arms is ('ours',)"),
+        ("data: digits", "data: digits\n  arms: []", "training.arms is (); give at least one arm"),
+        ("[cls_hrnet_w18]", "[cls_hrnet_w18, cls_hrnet_w18]", "; give each entry once"),
         ("description: a study", "description: 3", "description is 3"),
         (GOOD, "- a\n- b", "the file is ['a', 'b']; give a mapping"),
         (GOOD, "a: [", "expected"),
