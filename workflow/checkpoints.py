@@ -1,36 +1,40 @@
-"""Which checkpoints of a killed run its next run may go on from: those of the same source."""
+"""Which checkpoints of a killed job its next run goes on from: those of the same source.
 
+What a checkpoint is made with is noted beside it when the job starts (`workflow.execute`), so that
+no launch touches those of jobs that it does not run.
+"""
+
+import os
 import shutil
 from pathlib import Path
 
-from comparison.study import ROOT, Study
-from workflow.jobs import Job, jobs_of
-
-RESUMABLE = ("training", "tasks")  # cases whose jobs keep checkpoints
-
-
-def folder(job: Job) -> Path:
-    """Return where a job keeps what it resumes from."""
-    return ROOT / job.results_dir / "checkpoints" / job.run_id
+NOTE = "trigger.txt"
+# What `workflow.execute` is told of its job; empty for jobs that keep no checkpoint.
+FOLDER_VARIABLE, TRIGGER_VARIABLE = "STUDY_CHECKPOINTS", "STUDY_TRIGGER"
 
 
-def drop(job: Job) -> None:
-    """Let a job start anew: it would find itself finished otherwise."""
-    shutil.rmtree(folder(job), ignore_errors=True)
-
-
-def drop_stale(study: Study, reference: str) -> None:
+def keep_of(folder: Path, trigger: str) -> None:
     """Remove checkpoints of other source or another reference: none may be gone on from.
 
-    What a checkpoint was made with is noted beside it before its job runs. One without a note
-    counts only if its record exists.
+    Args:
+        folder: Of one job; made if it is not there.
+        trigger: What the job depends on (`Job.trigger`).
+
+    Raises:
+        OSError: The folder cannot be made or written.
     """
-    for job in jobs_of(study):
-        if job.case not in RESUMABLE:
-            continue
-        trigger, note = job.trigger(reference), folder(job) / "trigger.txt"
-        known = note.read_text(encoding="utf-8") if note.exists() else None
-        if known != trigger and (known or not (ROOT / job.record).exists()):
-            drop(job)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(trigger, encoding="utf-8")
+    note = folder / NOTE
+    if note.exists() and note.read_text(encoding="utf-8", errors="replace") == trigger:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{NOTE}.partial"
+    partial.write_text(trigger, encoding="utf-8")
+    partial.replace(note)
+
+
+def prepare_job() -> None:
+    """Do so for the job that this process is, if it is a study's and keeps checkpoints."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        keep_of(Path(folder), os.environ[TRIGGER_VARIABLE])

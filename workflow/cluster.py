@@ -72,7 +72,7 @@ def options(where: Place, study: Study) -> list[str]:
 def job_name(study: Study, root: Path = ROOT) -> str:
     """Name all SLURM jobs of one study in one folder; another folder's have other names."""
     folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-    return f"{study.name[:30]}-{folder}"
+    return f"{study.name[:30].replace('.', '-')}-{folder}"  # the plugin takes no dots
 
 
 def cancel_left_over(where: Place, study: Study) -> int:

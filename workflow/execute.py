@@ -1,4 +1,4 @@
-"""Run papermill, whose executed notebook is then written whole or not at all.
+"""Run a job's notebook by papermill; the executed copy is written whole or not at all.
 
 The command line is papermill's own: ``python -m workflow.execute INPUT OUTPUT -p NAME VALUE ...``.
 """
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from papermill.__main__ import papermill
 from papermill.iorw import LocalHandler, papermill_io
+
+from workflow import checkpoints
 
 
 class WholeFiles(LocalHandler):
@@ -26,7 +28,8 @@ class WholeFiles(LocalHandler):
 
 
 def main() -> None:
-    """Run papermill's command line."""
+    """Run papermill's command line, after what other source left is out of the way."""
+    checkpoints.prepare_job()
     papermill_io.reset()
     papermill_io.register("local", WholeFiles())
     papermill(prog_name="papermill")

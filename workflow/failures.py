@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,9 +35,13 @@ Logs = dict[Path, tuple[int, int]]
 
 
 def logs_of(study: Study) -> Logs:
-    """Return the state of every log of a study, to be held to a later one; clocks may lie."""
-    folder = ROOT / study.results_dir / "logs"
-    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.glob("*.log")}
+    """Return the state of every log and executed notebook, to be held to a later one.
+
+    Clocks may lie: what counts is that the state is another.
+    """
+    folder = ROOT / study.results_dir
+    paths = [*folder.glob("logs/*.log"), *folder.glob("notebooks/*.ipynb")]
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
 
 
 def failures_of(study: Study, before: Logs) -> list[Failure]:
@@ -49,7 +54,7 @@ def failures_of(study: Study, before: Logs) -> list[Failure]:
     told = ROOT / study.results_dir / "logs" / "snakemake.log"
     failed = FAILED_OUTPUT.findall(told.read_text(encoding="utf-8")) if told.exists() else []
     jobs = [job for job in jobs_of(study) if not (ROOT / job.record).exists()]
-    failures = [failure_of(job) for job in jobs if ROOT / job.log in ran]
+    failures = [failure_of(job, ran) for job in jobs if ROOT / job.log in ran]
     failures += [
         Failure(job=job.key, sentence=SILENT, where=str(told.relative_to(ROOT)))
         for job in jobs
@@ -64,10 +69,10 @@ def failures_of(study: Study, before: Logs) -> list[Failure]:
     return failures
 
 
-def failure_of(job: Job) -> Failure:
-    """Say why a job failed: the notebook's error if it kept one, else the log's last line."""
+def failure_of(job: Job, ran: Collection[Path]) -> Failure:
+    """Say why a job failed: the error that its notebook kept just now, or the log's last line."""
     notebook, log = ROOT / job.executed_notebook, ROOT / job.log
-    sentence = notebook_error(notebook) if job.notebook and notebook.exists() else None
+    sentence = notebook_error(notebook) if job.notebook and notebook in ran else None
     where = notebook if sentence else log
     return Failure(
         job=job.key, sentence=sentence or log_error(log), where=str(where.relative_to(ROOT))

@@ -7,12 +7,13 @@ reference does; see `Job.trigger` and `workflow/sources.py`. Nothing here needs 
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from comparison.study import Study
+from comparison.study import ROOT, Study
 from comparison.timing_plan import speed_run_id
 from workflow import memory
 from workflow.images import images_state
@@ -29,6 +30,7 @@ NOTEBOOKS = {
     "scaling": "notebooks/08_scaling.ipynb",
 }
 AUDIT = "audit"
+RESUMABLE = ("training", "tasks")  # cases whose notebooks go on from checkpoints
 ALL_CORES = 0
 
 
@@ -75,6 +77,11 @@ class Job:
     def log(self) -> str:
         """Path of what the job printed."""
         return f"{self.results_dir}/logs/{self.case}.{self.run_id}.log"
+
+    @property
+    def checkpoints(self) -> str:
+        """Path of the folder that the job resumes from; empty if it keeps no checkpoints."""
+        return f"{self.results_dir}/checkpoints/{self.run_id}" if self.case in RESUMABLE else ""
 
     def trigger(self, reference: str) -> str:
         """Return what the record depends on, as text: changed text means that it must run again."""
@@ -155,7 +162,17 @@ def _equivalence(study: Study) -> Iterator[Job]:
 
 def weights_file(job: Job) -> str:
     """Return where a training job leaves its last weights."""
-    return f"{job.results_dir}/checkpoints/{job.run_id}/weights.safetensors"
+    return f"{job.checkpoints}/weights.safetensors"
+
+
+def donors_of(wanted: Iterable[Job], study: Study, root: Path = ROOT) -> list[Job]:
+    """List the jobs that must train again, since the weights that others read are not there.
+
+    Records are committed and copied without the weights that they were made with.
+    """
+    needed = {key for job in wanted for key in job.depends}
+    jobs = [job for job in jobs_of(study) if job.key in needed]
+    return [job for job in jobs if not (root / weights_file(job)).exists()]
 
 
 def _training(study: Study) -> Iterator[Job]:

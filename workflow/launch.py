@@ -16,10 +16,10 @@ from typing import TextIO
 
 from comparison import products
 from comparison.study import ROOT, Study, StudyError, known_studies, load_study
-from workflow import checkpoints, cluster, processes
+from workflow import cluster, processes
 from workflow.cluster import Place
 from workflow.failures import Failure, failures_of, logs_of, note_failures
-from workflow.jobs import jobs_of
+from workflow.jobs import Job, donors_of, jobs_of
 from workflow.lock import note_holder, only_launch
 from workflow.sources import PACKAGES
 
@@ -28,7 +28,8 @@ PARTIAL = "**/.*.partial"  # what was being written when something was killed
 # Compiling official files would print the lines that warnings are about (CLEANROOM.md).
 NOT_OURS = re.compile(r"[/\\]official[/\\]")
 NOTHING_TO_DO = "Nothing to be done"
-TOLD = re.compile(r"StudyError: (.+)")  # of the study itself; a job's own is in its log
+# A fault of the study that Snakemake met while it laid out the jobs; theirs are in their logs.
+TOLD = re.compile(r"^Error:\n  StudyError: (.+)$", re.MULTILINE)
 SHOWN = re.compile(r"^(Job \d+: |\d+ of \d+ steps)")
 
 
@@ -38,7 +39,10 @@ def report(study: Study, place: Place) -> int:
         before = logs_of(study)
         print(f"study {study.name!r}: {len(jobs_of(study))} records, on {place}", flush=True)
         note_failures(study, [])
-        status, idle = run_snakemake(study, place, lock, ["--", "report"])
+        absent = [job for job in jobs_of(study) if not (ROOT / job.record).exists()]
+        again = [job.record for job in donors_of(absent, study)]
+        forced = ["--forcerun", *again] if again else []
+        status, idle = run_snakemake(study, place, lock, [*forced, "--", "report"])
         failures = failures_of(study, before) if status else []
         if status:
             note_failures(study, failures)
@@ -65,12 +69,13 @@ def claim(identifier: str, study: Study, place: Place) -> int:
         print(f"study {study.name!r} has no job for claim {identifier}: not run")
         return 0
     print(f"claim {identifier}: {len(jobs)} jobs of study {study.name!r}")
+    donors = [job for job in donors_of(jobs, study) if job not in jobs]
+    for job in donors:
+        print(f"and {job.key}, whose weights they need")
     with only_launch() as lock:
-        for job in jobs:
-            checkpoints.drop(job)
         before = logs_of(study)
-        wanted = ["--force", "--", *(job.record for job in jobs)]
-        status, _ = run_snakemake(study, place, lock, wanted)
+        wanted = ["--force", "--", *(job.record for job in (*donors, *jobs))]
+        status, _ = run_snakemake(study, place, lock, wanted, anew=[*donors, *jobs])
         failures = failures_of(study, before) if status else []
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -93,11 +98,24 @@ def prepare_reference() -> str:
     return f"{chosen['implementation']}-{chosen['version']}-{chosen['sha256'][:12]}"
 
 
-def run_snakemake(study: Study, place: Place, lock: TextIO, wanted: list[str]) -> tuple[int, bool]:
-    """Run Snakemake once and show its progress; return its status and whether it was idle."""
+def run_snakemake(
+    study: Study, place: Place, lock: TextIO, wanted: list[str], anew: Sequence[Job] = ()
+) -> tuple[int, bool]:
+    """Run Snakemake once and show its progress; return its status and whether it was idle.
+
+    Args:
+        study: The study.
+        place: Where its jobs run.
+        lock: Held as long as Snakemake lives.
+        wanted: Snakemake's last arguments: what it is to make.
+        anew: Jobs that may not find themselves finished.
+    """
     reference = prepare_reference()
     cluster.cancel_left_over(place, study)
     clear(study)
+    for job in anew:
+        if job.checkpoints:
+            shutil.rmtree(ROOT / job.checkpoints, ignore_errors=True)
     for package in PACKAGES:  # jobs are confined to the results and cannot keep what they compile
         compileall.compile_dir(ROOT / package, rx=NOT_OURS, quiet=2)
     command = [
@@ -222,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        how = "starts its jobs again" if arguments.command == "claim" else "goes on from here"
+        print(f"stopped; the same command {how}", file=sys.stderr)
         return 130
 
 

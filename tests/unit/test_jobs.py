@@ -112,6 +112,20 @@ def test_arguments_are_quoted() -> None:
     assert job.arguments() == "-p data 'image_folder:my pictures; rm x' -p seed 3"
 
 
+def test_weights_that_are_not_there_are_trained_again(tmp_path: Path) -> None:
+    """Records are committed, weights are not: a fresh clone has the one without the other."""
+    trained = [job for job in of_case("equivalence") if "weights_file" in job.parameters]
+    (donor,) = jobs.donors_of(trained, STANDARD, tmp_path)
+    assert donor == of_case("training")[0]
+    weights = tmp_path / jobs.weights_file(donor)
+    assert str(weights.relative_to(tmp_path)) == trained[0].parameters["weights_file"]
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    assert jobs.donors_of(trained, STANDARD, tmp_path) == []
+    weights.unlink()
+    assert jobs.donors_of(of_case("networks"), STANDARD, tmp_path) == []
+
+
 def test_a_users_images_that_change_make_a_record_run_again(tmp_path: Path) -> None:
     image = tmp_path / "train" / "cat" / "1.jpg"
     image.parent.mkdir(parents=True)

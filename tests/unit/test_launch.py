@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -74,6 +75,54 @@ def test_without_an_error_in_the_notebook_the_logs_last_line_is_told(root: Path)
     (failure,) = failures.failures_of(TINY, {})
     assert failure.sentence == "MemoryError: no room"
     assert failure.where == FAILED.log
+
+
+def test_the_error_of_an_earlier_run_is_not_told_again(root: Path) -> None:
+    error = {"output_type": "error", "ename": "UserError", "evalue": "of last week"}
+    leave(root / FAILED.executed_notebook, executed(error))
+    earlier = failures.logs_of(TINY)
+    leave(root / FAILED.log, "ModuleNotFoundError: no module")
+    (failure,) = failures.failures_of(TINY, earlier)
+    assert failure.sentence == "ModuleNotFoundError: no module"
+
+
+def told_by_snakemake(root: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> tuple[int, bool]:
+    """Run the study with a Snakemake that fails and says this."""
+    monkeypatch.setattr(launch, "prepare_reference", lambda: "official-1")
+    monkeypatch.setattr(launch.compileall, "compile_dir", lambda *args, **named: True)
+
+    def follow(command: list[str], held: object, kept: TextIO) -> tuple[int, bool]:
+        kept.write(said)
+        return 1, False
+
+    monkeypatch.setattr(launch, "_follow", follow)
+    place = launch.cluster.place(launch.cluster.LOCAL, 1)
+    with (root / "lock").open("w") as held:
+        return launch.run_snakemake(TINY, place, held, ["--", "report"])
+
+
+def test_a_fault_of_the_study_is_told_and_one_of_a_job_is_left_to_its_log(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "InputFunctionException in rule record\nError:\n  StudyError: a.py is damaged\nWild:\n"
+    with pytest.raises(StudyError, match=r"^a\.py is damaged$"):
+        told_by_snakemake(root, monkeypatch, own)
+    jobs = "Logfile results/tiny/logs/x.log:\n====\ncomparison.study.StudyError: other\n====\n"
+    assert told_by_snakemake(root, monkeypatch, jobs) == (1, False)
+
+
+def test_an_unavailable_reference_costs_a_claim_no_checkpoint(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> str:
+        raise StudyError("the reference is not there")
+
+    kept = leave(root / FAILED.checkpoints / "last.pt", "weights")
+    monkeypatch.setattr(launch, "prepare_reference", absent)
+    place = launch.cluster.place(launch.cluster.LOCAL, 1)
+    with pytest.raises(StudyError, match="not there"):
+        launch.claim("C8", TINY, place)
+    assert kept.exists()
 
 
 def test_a_job_that_said_nothing_is_told_too(root: Path) -> None:

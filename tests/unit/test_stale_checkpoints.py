@@ -1,4 +1,4 @@
-"""What the next run of a killed study goes on from, and what it removes."""
+"""What a job of a killed study goes on from, and what it removes first."""
 
 from pathlib import Path
 
@@ -6,74 +6,55 @@ import pytest
 
 from comparison.study import load_study
 from workflow import checkpoints
-from workflow.jobs import Job, jobs_of
-
-TINY = load_study("tiny")
-RESUMABLE = [
-    next(job for job in jobs_of(TINY) if job.case == case) for case in checkpoints.RESUMABLE
-]
-RUN = RESUMABLE[0]
+from workflow.jobs import RESUMABLE, jobs_of
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder."""
-    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
-    return tmp_path
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Let a job have begun and left a checkpoint."""
+    checkpoints.keep_of(tmp_path / "run", "source a")
+    path = tmp_path / "run" / "last.pt"
+    path.write_text("weights")
+    return path
 
 
-def begun(job: Job) -> Path:
-    """Let a job have begun with the current source and left a checkpoint."""
-    checkpoints.drop_stale(TINY, "official-1")
-    kept = checkpoints.folder(job) / "last.pt"
-    kept.write_text("weights")
-    return kept
-
-
-@pytest.mark.parametrize("job", RESUMABLE, ids=lambda job: job.case)
-def test_a_checkpoint_of_the_same_source_is_kept(job: Job) -> None:
-    kept = begun(job)
-    checkpoints.drop_stale(TINY, "official-1")
+def test_a_checkpoint_of_the_same_source_is_kept(kept: Path) -> None:
+    noted = kept.with_name(checkpoints.NOTE).stat().st_mtime_ns
+    checkpoints.keep_of(kept.parent, "source a")
     assert kept.exists()
+    assert kept.with_name(checkpoints.NOTE).stat().st_mtime_ns == noted  # not written again
 
 
-@pytest.mark.parametrize("job", RESUMABLE, ids=lambda job: job.case)
-def test_a_checkpoint_of_another_reference_is_removed(job: Job) -> None:
-    kept = begun(job)
-    checkpoints.drop_stale(TINY, "stand-in-2")
+def test_a_checkpoint_of_other_source_is_removed(kept: Path) -> None:
+    checkpoints.keep_of(kept.parent, "source b")
+    assert not kept.exists()
+    assert kept.with_name(checkpoints.NOTE).read_text() == "source b"
+
+
+@pytest.mark.parametrize("note", [None, b"", b"source", b"\xff"])
+def test_a_checkpoint_of_unknown_source_is_removed(kept: Path, note: bytes | None) -> None:
+    place = kept.with_name(checkpoints.NOTE)
+    place.unlink()
+    if note is not None:
+        place.write_bytes(note)
+    checkpoints.keep_of(kept.parent, "source a")
     assert not kept.exists()
 
 
-def test_a_checkpoint_of_other_source_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = begun(RUN)
-    monkeypatch.setattr(Job, "trigger", lambda self, reference: "changed source")
-    checkpoints.drop_stale(TINY, "official-1")
-    assert not kept.exists()
-
-
-def test_a_checkpoint_of_unknown_source_counts_only_with_its_record(root: Path) -> None:
-    kept = begun(RUN)
-    note = kept.with_name("trigger.txt")
-    record = root / RUN.record
-    record.parent.mkdir(parents=True)
-    record.write_text("{}")
-    note.unlink()
-    checkpoints.drop_stale(TINY, "official-1")
+def test_a_job_is_told_of_its_folder_in_its_environment(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(checkpoints.FOLDER_VARIABLE, "")
+    checkpoints.prepare_job()
     assert kept.exists()
-    record.unlink()
-    note.unlink()
-    checkpoints.drop_stale(TINY, "official-1")
+    monkeypatch.setenv(checkpoints.FOLDER_VARIABLE, str(kept.parent))
+    monkeypatch.setenv(checkpoints.TRIGGER_VARIABLE, "source b")
+    checkpoints.prepare_job()
     assert not kept.exists()
 
 
-def test_a_run_that_starts_anew_loses_its_checkpoint() -> None:
-    kept = begun(RUN)
-    checkpoints.drop(RUN)
-    assert not kept.exists()
-    checkpoints.drop(RUN)  # and once more: there is nothing
-
-
-def test_cases_that_keep_no_checkpoint_get_no_folder(root: Path) -> None:
-    begun(RUN)
-    folders = {path.name for path in (root / TINY.results_dir / "checkpoints").iterdir()}
-    assert folders == {job.run_id for job in jobs_of(TINY) if job.case in checkpoints.RESUMABLE}
+def test_jobs_that_train_keep_checkpoints_and_no_others() -> None:
+    jobs = jobs_of(load_study("tiny"))
+    assert {job.case for job in jobs if job.checkpoints} == set(RESUMABLE)
+    folders = [job.checkpoints for job in jobs if job.checkpoints]
+    assert len(folders) == len(set(folders))
