@@ -198,7 +198,7 @@ def train(
         task: Brings batches, loss and evaluation.
         config: The recipe.
         seed: Decides order and augmentation of the batches.
-        out_dir: Holds `last.pt`, `previous.pt` and `log.jsonl`.
+        out_dir: Holds `last.pt`, `previous.pt` and `log.jsonl`, whose lines come before theirs.
         device: Where to run.
         form: How steps are run (`reproduction.forms`); the model is brought back from it.
         show_progress: Whether to draw a progress bar.
@@ -252,11 +252,9 @@ def train(
         final = task.evaluate(model, device)
         progress.wall_s += time.perf_counter() - started
         _finish_epoch(progress, rate, final)
+        peers.write(resume.write_log, out_dir / resume.LOG, progress.history)
         peers.write(resume.save, last, identity, model, optimizer, progress)
-        peers.write(resume.write_log, out_dir / resume.LOG, progress.history)
     bar.close()
-    if found:  # a kill after the last checkpoint may have left the log one epoch short
-        peers.write(resume.write_log, out_dir / resume.LOG, progress.history)
     final = final or task.evaluate(model, device)
     prepare(model, EAGER)
     return TrainResult(

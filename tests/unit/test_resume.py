@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -157,13 +158,22 @@ def test_weights_that_are_not_finite_never_enter_a_checkpoint(stopped: Path) -> 
         resume.save(stopped.with_name("new.pt"), "", layer, optimizer, progress)
 
 
-def test_a_log_that_a_kill_left_short_is_completed(stopped: Path) -> None:
-    """The last checkpoint is written before the log's last line."""
-    log = stopped / resume.LOG
-    whole = log.read_text()
-    log.write_text(whole.splitlines(keepends=True)[0])
-    run(stopped)
-    assert log.read_text() == whole and whole.count("\n") == 2
+def test_a_kill_behind_the_last_checkpoint_leaves_a_whole_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run is not gone through again: what its log lacks then, it lacks for ever."""
+    save = resume.save
+
+    def killed(path: Path, *rest: Any) -> None:
+        save(path, *rest)
+        if rest[-1].epoch == CONFIG.epochs:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(resume, "save", killed)
+        run(tmp_path / "run")
+    run(tmp_path / "run")
+    assert (tmp_path / "run" / resume.LOG).read_text().count("\n") == CONFIG.epochs
 
 
 @pytest.mark.parametrize(
