@@ -1,7 +1,8 @@
 """What the networks for dense tasks are and what they cost, both arms, beside published figures.
 
-All are built without memory for their weights: names, shapes and counts need none. One record
-holds the whole family (``dense``) or one network of it.
+Names, shapes and counts are those of networks built without memory for their weights; then, where
+the official code is there, both are run on one batch. One record holds the whole family (``dense``)
+or one network of it.
 """
 
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from torch import nn
 
 import reference
-from comparison import arms, clock, dense_cost
+from comparison import arms, clock, dense_cost, same_bits
 from comparison.record import measurement, new_record
 from comparison.study import ARMS, DENSE
 from reference.errors import ReferenceAbsent
@@ -46,7 +47,7 @@ def network_row(name: str) -> dict[str, Any]:
         row[f"entries_{arm}"] = None if model is None else len(model.state_dict())
         row[f"parameters_{arm}"] = dense_cost.parameters_of(name, arm)
         row[f"macs_{arm}"] = dense_cost.macs_of(name, config.image_size, arm)
-    row["keys_pinned"] = load_pins().network(name).keys
+    row |= {"keys_pinned": load_pins().network(name).keys, **same_bits.row(name)}
     return {**row, "verdict": network_verdict(row)}
 
 
@@ -62,11 +63,12 @@ def _configured(config: NetworkConfig) -> dict[str, Any]:
 
 
 def network_verdict(row: dict[str, Any]) -> str:
-    """Judge a network: the pinned names and shapes, and whatever the reference has, if there."""
+    """Judge a network: the pinned names and shapes, and what a reference that is there has."""
     same = row["keys_reproduction"] == row["keys_pinned"] and all(
         row[f"{quantity}_reference"] in (None, row[f"{quantity}_reproduction"])
         for quantity in ("keys", "entries", "parameters", "macs")
     )
+    same = same and row["live_verdict"] != "not reproduced"
     return "reproduced" if same else "not reproduced"
 
 
@@ -77,9 +79,10 @@ def judge(networks: list[dict[str, Any]], cost: list[dict[str, Any]]) -> dict[st
         reason = f"the arms or the pinned names differ: {', '.join(wrong)}"
         return {"outcome": "not reproduced", "reason": reason}
     beside = sum(row["parameters_reference"] is not None for row in networks)
+    ran = sum(row["live_verdict"] == "reproduced" for row in networks)
     reason = (
         f"{len(networks)} networks have the pinned names and shapes, {beside} of them were counted "
-        "in the reference too, equal"
+        f"in the reference too, equal, and {ran} give the same bits as it"
     )
     if not cost:
         return {"outcome": "reproduced", "reason": f"{reason}; no figures are printed"}

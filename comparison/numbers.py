@@ -14,8 +14,8 @@ networks.<network>.published_gflops, networks.<network>.fvcore_gflops
 network.drawn, network.small_v1.width
 parts.network, parts.head_parameters (%), parts.head_macs (%), parts.stage4_parameters (%),
 parts.stage4_macs (%)
-family.networks, family.counted_beside, family.figures, family.figures_missed, family.live,
-family.traced
+family.networks, family.counted_beside, family.figures, family.figures_missed,
+family.same_bits, family.live, family.traced
 traces.networks, traces.rows, traces.max_error
 equivalence.networks, equivalence.runs, equivalence.layers, equivalence.tensors,
 equivalence.bit_equal_tensors, equivalence.unmatched, equivalence.facts, equivalence.output_max,

@@ -62,6 +62,9 @@ def _family(records: Sequence[Record], put: Put) -> None:
     put("family.counted_beside", str(beside) if networks else NOT_RUN, source)
     put("family.figures", _count(figures), source)
     put("family.figures_missed", str(missed) if figures else NOT_RUN, source)
+    ran = [row["live_verdict"] for row in networks if row.get("live_verdict", NOT_RUN) != NOT_RUN]
+    equal = str(ran.count("reproduced")) if ran else NOT_RUN
+    put("family.same_bits", equal, paths(counted, "tables.dense_networks"))
     compared = evidence.of_case(records, "equivalence")
     live = {agreement.network_of(record) for record in agreement.with_reference(records)}
     traced = {row["network"] for row in agreement.traces(compared)}

@@ -15,6 +15,7 @@ def network_row(name: str = "pose_hrnet_w32", **changed: Any) -> dict[str, Any]:
     return {
         **{"network": name, "task": "pose", "width": 32, "outputs": 17, "image_size": "256 x 192"},
         **{"upsampling": "nearest", "keys_pinned": KEYS, "verdict": "reproduced"},
+        **{"live": "official 6f69e467", "live_verdict": "reproduced", "live_difference": ""},
         **{f"{quantity}_reference": value for quantity, value in COUNTS.items()},
         **{f"{quantity}_reproduction": value for quantity, value in COUNTS.items()},
         **changed,

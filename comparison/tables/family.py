@@ -20,8 +20,8 @@ COST_COLUMNS = (
     *("verdict", "source"),
 )
 EVIDENCE_COLUMNS = (
-    *("network", "task", "live", "live_verdict", "trace_rows", "anchors", "largest_error"),
-    *("trace_verdict", "counted"),
+    *("network", "task", "live", "live_verdict", "same_bits", "trace_rows", "anchors"),
+    *("largest_error", "trace_verdict", "counted"),
 )
 ACCURACY_COLUMNS = (
     *("task", "network", "data", "setting", "metric", "paper", *ARMS, "measured_on", "verdict"),
@@ -90,18 +90,19 @@ def evidence_by_network(study: Study, records: Sequence[Record]) -> Table:
     replayed = agreement.traces(records)
     planned = {run.network: "not run" for run in study.compared() if run.against == "reference"}
     reasons = {**planned, **_why_not(records)}
-    counted = _counted(records)
+    counted, run_beside = _counted(records), _run_beside(records)
     rows = [
         {
             **_evidence(name, compared, replayed, reasons),
+            "same_bits": run_beside.get(name, NOT_RUN),
             "counted": counted.get(name, NOT_RUN),
         }
         for name in NETWORKS
     ]
     caption = (
-        "By what each network was held to the official code in this study: by running it beside "
-        "(live), by the numbers that it was recorded to (traces and anchors), and by names, "
-        "shapes and counts."
+        "By what each network was held to the official code in this study: tensor by tensor beside "
+        "it (live), by the bits of one batch beside it, by the numbers that it was recorded to "
+        "(traces and anchors), and by names, shapes and counts."
     )
     ran = evidence.references(compared)
     return make_table("family", caption, EVIDENCE_COLUMNS, rows, ran)
@@ -115,6 +116,12 @@ def _counted(records: Sequence[Record]) -> dict[str, str]:
         **{row["network"]: row["verdict"] for row in rows},
         **{record["subject"]["network"]: record["verdict"]["outcome"] for record in counted},
     }
+
+
+def _run_beside(records: Sequence[Record]) -> dict[str, str]:
+    """Return the verdict on equal bits over one batch, by network; not in earlier records."""
+    rows = evidence.rows_of(_dense(records), "dense_networks")
+    return {row["network"]: row["live_verdict"] for row in rows if "live_verdict" in row}
 
 
 def _why_not(records: Iterable[Record]) -> dict[str, str]:

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from _pytest.mark.structures import ParameterSet
-from torch import nn
 
 import reference
-from comparison import arms, compare
+from comparison import arms, compare, same_bits
 from reference import store
 from reference.pins import load_pins
 from reference.record import as_tuple, fill
@@ -61,20 +60,10 @@ def squares(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
     return torch.stack([((y - targets) ** 2).mean() for y in as_tuple(outputs)]).sum()
 
 
-def both(name: str, code: str) -> tuple[nn.Module, nn.Module]:
-    """Build the official network and ours with the official start weights, in train mode."""
-    torch.manual_seed(0)
-    theirs, ours = reference.build(name, source=code), build_network(name)
-    arms.transfer(theirs, ours)
-    for module in (*theirs.modules(), *ours.modules()):
-        if isinstance(module, nn.Dropout2d):
-            module.p = 0.0
-    return theirs.train(), ours.train()
-
-
 @pytest.mark.parametrize("network", live(NETWORKS, FAST))
 def test_outputs_gradients_and_statistics_are_equal_to_the_bit(network: str) -> None:
-    check_bits(network, source(network))
+    found = same_bits.row(network, source(network))
+    assert (found["live_verdict"], found["live_difference"]) == ("reproduced", "")
 
 
 @pytest.mark.reference
@@ -82,33 +71,7 @@ def test_the_pose_network_of_the_wheel_is_equal_to_the_bit() -> None:
     (wheel,) = load_pins().wheels
     if store.presence(wheel, store.OFFICIAL).state != "verified":
         pytest.skip(f"{wheel.key} is not there: python -m reference fetch --from the wheel")
-    check_bits("pose_hrnet_w32", "wheel")
-
-
-def check_bits(network: str, code: str) -> None:
-    """Compare outputs in both modes, all gradients, and the state after a pass in train mode."""
-    theirs, ours = both(network, code)
-    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-
-    for model in (theirs, ours):
-        squares(model(images), torch.ones(())).backward()
-    gradients = {official_name(n): p.grad for n, p in ours.named_parameters()}
-    state = arms.official_state(ours)
-    assert [n for n, p in theirs.named_parameters() if not torch.equal(p.grad, gradients[n])] == []
-    assert [n for n, t in theirs.state_dict().items() if not torch.equal(t, state[n])] == []
-
-    with torch.no_grad():
-        outputs = [as_tuple(model.eval()(images)) for model in (theirs, ours)]
-    for expected, output in zip(*outputs, strict=True):
-        assert output.abs().max() > 0
-        assert torch.equal(expected, output)
-
-
-def test_weights_of_another_seed_are_told_apart() -> None:
-    first, second = (build_network("seg_hrnet_w18_small_v1_cityscapes").eval() for _ in range(2))
-    with torch.no_grad():
-        images = torch.randn(1, 3, 64, 64)
-        assert not torch.equal(first(images), second(images))
+    assert same_bits.row("pose_hrnet_w32", "wheel")["live_verdict"] == "reproduced"
 
 
 @pytest.mark.parametrize("network", live(EXAMINED, fast=["seg_hrnet_w18_small_v1_cityscapes"]))

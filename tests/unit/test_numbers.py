@@ -76,6 +76,7 @@ def test_without_records_results_read_not_run(study: Study) -> None:
         ("traces.rows", "690"),
         ("family.figures", "1"),
         ("family.live", "0"),
+        ("family.same_bits", "1"),
         ("family.traced", "1"),
         ("equivalence.output_max", "2.0e-15"),
         ("equivalence.noise_gradient", "1.0e-15"),
