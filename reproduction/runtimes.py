@@ -6,6 +6,7 @@ measured and is committed in `runtimes.toml` (`python -m reproduction.runtime_ch
 decided at run time. No runtime reports anything to its makers.
 """
 
+import hashlib
 import importlib.util
 import shutil
 import sys
@@ -133,6 +134,11 @@ def chosen(precision: str) -> str:
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
     return tomllib.loads(CHOICE.read_text(encoding="utf-8"))["chosen"][precision]
+
+
+def choice_sha256() -> str:
+    """Return the SHA-256 of the committed table of `chosen`."""
+    return hashlib.sha256(CHOICE.read_bytes()).hexdigest()
 
 
 def _require(runtime: str, precision: str) -> None:

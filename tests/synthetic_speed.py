@@ -53,7 +53,7 @@ def timing(setup: Setup, ratios: Mapping[str, float], **changed: Any) -> Record:
     rows = speed_rows(found)
     limit = {"limit": "convolution", "precision": "float32", "shape": "", "layout": "NHWC"}
     stream = {**limit, "limit": "memory", "gflops": None, "intensity": None, "gbytes_per_s": 20.0}
-    peaks = {"start_mib": 300.0, "making_mib": 500.0, "running_mib": 450.0, "device_mib": None}
+    peaks = {"start_mib": 300.0, "making_mib": 500.0, "peak_mib": 650.0, "device_mib": None}
     run = SpeedRun(
         network=setup.network,
         task=setup.task,

@@ -33,6 +33,7 @@ DISPLAY = (
     "comparison/figures.py",
     "comparison/speed_figures.py",
     "comparison/tables/__init__.py",
+    "comparison/tables/speed.py",
     "comparison/trial_figures.py",
     "comparison/task_figures.py",
     "comparison/cost_figures.py",

@@ -81,15 +81,14 @@ def roofline_rows(timed: Timed, speed: Sequence[Row]) -> list[Row]:
 
 
 def error_tables(timed: Timed, arms: list[str], settings: Any) -> dict[str, list[Row]]:
-    """Measure what the faster forms compute, on inputs for which there are aims."""
+    """Measure what the faster forms compute."""
     setup = timed.setup
     rows: list[Row] = []
     gradients: list[Row] = []
-    if any(aim.arm in timed.made for aim in aims_of(timed)):
-        if setup.task == "training":
-            rows, gradients = errors.of_training(setup, settings.accuracy_seeds)
-        else:
-            rows = errors.of_inference(setup, arms)
+    if "fast" in timed.made:
+        rows, gradients = errors.of_training(setup, settings.accuracy_seeds)
+    elif errors.forms_of(setup, arms):
+        rows = errors.of_inference(setup, arms)
     if settings.weights_file:
         rows += errors.of_decisions(setup, arms, settings.weights_file, settings.data)
     return {"errors": rows, "gradients": gradients}
@@ -145,6 +144,7 @@ def _subject(timed: Timed) -> Row:
         "convolution_gmacs": counted["flops"] / 2e9,
         "published_top1_error": error.printed if error else None,
         "published_by": error.title if error else None,
+        "decided": {arm: made.decided for arm, made in timed.made.items() if made.decided},
         "machine": machine.described(),
         "load_before": timed.load[0],
         "load_after": timed.load[1],

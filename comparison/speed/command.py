@@ -145,7 +145,6 @@ def cells(row: Row, peak: Row) -> tuple[str, ...]:
         ratio = statements.NO_STATEMENT if silent else f"x{row['ratio']:.2f}"
     if row["ratio_low"] is not None:
         bounds = f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
-    running = peak["running_mib"] or peak["making_mib"]
     return (
         row["arm"],
         row["precision"],
@@ -154,5 +153,5 @@ def cells(row: Row, peak: Row) -> tuple[str, ...]:
         f"{row['images_per_s']:.1f}",
         ratio,
         bounds,
-        "not run" if running is None else f"{running:.0f}",
+        "not run" if peak["peak_mib"] is None else f"{peak['peak_mib']:.0f}",
     )

@@ -5,7 +5,7 @@ reproduction run in eager float32; `fast` trains and the others infer in the pre
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -72,12 +72,14 @@ class Made:
         precision: In which it computes.
         how: Its form, in words.
         eager: Whether PyTorch runs it operator by operator, so that its profiler sees them.
+        decided: The committed table by which its form was chosen, by hash, and the form.
     """
 
     work: Callable[[], Any]
     precision: str
     how: str
     eager: bool = False
+    decided: dict[str, Any] = field(default_factory=dict)
 
 
 def check(setup: Setup, wanted: Collection[str]) -> None:
@@ -204,13 +206,16 @@ def _fast(setup: Setup) -> Made:
         raise CannotRun("the committed table of forms has none for this input: it trains in eager")
     images, labels = example(setup)
     work = training(reproduction(setup).to(setup.device), images, labels, form)
-    return Made(work=work, precision=setup.precision, how=form.name, eager=True)
+    return Made(
+        work=work, precision=setup.precision, how=form.name, eager=True, decided=form.identity()
+    )
 
 
 def _deploy(setup: Setup) -> Made:
     """Infer in the deployed form: in the runtime that the committed table chooses."""
     on_gpu = setup.device == "cuda"
-    return _runtime("cuda" if on_gpu else runtimes.chosen(setup.precision), "deploy")(setup)
+    made = _runtime("cuda" if on_gpu else runtimes.chosen(setup.precision), "deploy")(setup)
+    return made if on_gpu else replace(made, decided={"table_sha256": runtimes.choice_sha256()})
 
 
 def _runtime(runtime: str, arm: str = "") -> Callable[[Setup], Made]:

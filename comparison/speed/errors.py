@@ -12,6 +12,7 @@ from comparison import deployed, gradient_error
 from comparison.speed import learning
 from comparison.speed.contenders import BESIDE_DEPLOY, Setup, example, reproduction
 from comparison.study import ROOT
+from comparison.tune import candidates
 from reproduction import UserError, build_network
 from reproduction.checkpoints import load_checkpoint
 from reproduction.forms import EAGER, Form, choose_form
@@ -29,7 +30,9 @@ RUNTIME_OF = {"folded": "eager"}  # what `reproduction.runtimes` calls an arm, w
 
 
 def of_training(setup: Setup, accuracy_seeds: int = 0) -> tuple[list[Row], list[Row]]:
-    """Measure gradients of eager execution and of the form that the table has for an input.
+    """Measure gradients of eager execution and of every form that is timed for the table.
+
+    Eager execution and the form that the table chose are judged; the others are shown.
 
     Args:
         setup: What was timed.
@@ -38,19 +41,19 @@ def of_training(setup: Setup, accuracy_seeds: int = 0) -> tuple[list[Row], list[
     Returns:
         A row a form with its verdict; and all errors, by seed.
     """
-    form = choose_form(
-        setup.network, setup.image_size[0], setup.batch_size, precision=setup.precision
-    )
-    forms = list(dict.fromkeys((EAGER, form)))
+    height = setup.image_size[0]
+    form = choose_form(setup.network, height, setup.batch_size, precision=setup.precision)
+    forms = list(dict.fromkeys((EAGER, *candidates(setup.precision, height), form)))
     batch = min(setup.batch_size, GRADIENT_BATCH)
-    taken = gradient_error.gradient_errors(setup.network, setup.image_size[0], batch, forms, SEEDS)
+    taken = gradient_error.gradient_errors(setup.network, height, batch, forms, SEEDS)
     summed = {row["form"]: row for row in gradient_error.summarize(taken)}
     own = summed.pop(gradient_error.REFERENCE)["error"]
-    rows = [_gradient(summed[form.name], form, own) for form in forms]
+    rows = [_gradient(summed[each.name], each, own, each in (EAGER, form)) for each in forms]
     return rows + learning.measure(form, accuracy_seeds), taken
 
 
-def _gradient(found: Row, form: Form, own: float) -> Row:
+def _gradient(found: Row, form: Form, own: float, judged: bool) -> Row:
+    verdict = gradient_verdict(found["ratio_low"], found["ratio_high"], form.autocast)
     factor = f"{found['ratio']:.2g} times the reference's own"
     return {
         "form": form.name,
@@ -59,7 +62,7 @@ def _gradient(found: Row, form: Form, own: float) -> Row:
         "n": found["seeds"],
         "reference": own,
         "value": found["error"],
-        "verdict": gradient_verdict(found["ratio_low"], found["ratio_high"], form.autocast),
+        "verdict": verdict if judged else None,
         "reason": f"{factor}: {found['statement']}",
     }
 
@@ -89,11 +92,12 @@ def of_inference(setup: Setup, arms: list[str]) -> list[Row]:
     model = reproduction(setup).eval()
     images, _ = example(setup)
     rows = [_folded(model, images[:CHECKED_IMAGES])] if setup.precision == "float32" else []
-    found = deployed.output_errors(model, images, _forms(setup, arms))
+    found = deployed.output_errors(model, images, forms_of(setup, arms))
     return rows + [_output(row, len(images)) for row in found]
 
 
-def _forms(setup: Setup, arms: list[str]) -> list[deployed.Form]:
+def forms_of(setup: Setup, arms: list[str]) -> list[deployed.Form]:
+    """List the deployed forms among some arms, each once."""
     names = [RUNTIME_OF.get(arm, arm) for arm in arms if arm in BESIDE_DEPLOY]
     if "deploy" in arms:
         names.insert(0, chosen(setup.precision))
@@ -142,7 +146,7 @@ def of_decisions(setup: Setup, arms: list[str], weights_file: str, data: str) ->
     model = build_network(setup.network, num_classes=dataset.num_classes)
     load_checkpoint(model, ROOT / weights_file)
     found = deployed.decisions(
-        model.eval(), dataset, _forms(setup, arms), batch_size=setup.batch_size
+        model.eval(), dataset, forms_of(setup, arms), batch_size=setup.batch_size
     )
     return [_decided(row) for row in found]
 

@@ -4,7 +4,6 @@ Records made before arms had rows of their own are passed over: they read "not r
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from statistics import median
 
 from comparison.evidence import Record, Row, of_case, row_where
 from comparison.judges import Judge, Verdict, worst
@@ -107,11 +106,10 @@ def of_equal_speed(study: Study, records: Sequence[Record]) -> Verdict:
     if not judged:
         return Verdict(outcome="not run", reason="the two were not timed beside one another")
     good = sum(row["verdict"] == "within tolerance" for row in judged)
-    middle = median(row["ratio"] for row in judged)
-    slowest = min(judged, key=lambda row: row["ratio"])
+    slowest = min(judged, key=lambda row: row["ratio_low"] or 0.0)
     reason = (
-        f"{good} of {len(judged)} timings within the margin, median ratio {middle:.2f}, the lowest "
-        f"{slowest['ratio']:.2f} ({_named(slowest)})"
+        f"{good} of {len(judged)} timings within the margin; no interval of the ratio begins below "
+        f"{slowest['ratio_low'] or 0.0:.2f} ({_named(slowest)})"
     )
     outcome = worst(row["verdict"] for row in judged)
     return Verdict(outcome=outcome, reason=reason, records=len(judged))

@@ -19,13 +19,14 @@ from comparison.speed.contenders import CannotRun, Setup, make
 from comparison.study import ROOT
 from reproduction import UserError
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+PEAKS = ("start_mib", "making_mib", "peak_mib", "device_mib")
 CALLS = 2
 LONGEST_S = 1800
 
 
 def peak_mib() -> float:
-    """Return the largest resident memory of this process since it began, or since a reset."""
+    """Return the largest resident memory of this process since it began."""
     if STATUS.exists():
         for line in STATUS.read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
@@ -34,27 +35,18 @@ def peak_mib() -> float:
     return peak / (1024 if sys.platform != "darwin" else 1024**2)
 
 
-def reset_peak() -> bool:
-    """Begin the peak anew, where the system can: Linux; else the peak of all so far remains."""
-    try:
-        CLEAR.write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
 def measure_here(arm: str, setup: Setup) -> dict[str, Any]:
     """Make and run an arm in this process.
 
     Returns:
-        Peaks in MiB: `start_mib` with everything imported, `making_mib` while the arm was made
-        (and compiled), `running_mib` while it ran; `device_mib` on an accelerator.
+        Peaks in MiB, each since the process began: `start_mib` with everything imported,
+        `making_mib` when the arm was made (and compiled), `peak_mib` after it ran; `device_mib` on
+        an accelerator.
     """
     torch.set_num_threads(setup.threads)
     start = peak_mib()
     work = make(arm, setup).work
     making = peak_mib()
-    separate = reset_peak()
     for _ in range(CALLS):
         work()
     on_device = torch.cuda.max_memory_allocated() / 2**20 if setup.device == "cuda" else None
@@ -63,15 +55,14 @@ def measure_here(arm: str, setup: Setup) -> dict[str, Any]:
         "status": "ran",
         "start_mib": start,
         "making_mib": making,
-        "running_mib": peak_mib() if separate else None,
+        "peak_mib": peak_mib(),
         "device_mib": on_device,
     }
 
 
 def not_measured(arm: str, reason: str) -> dict[str, Any]:
     """Lay out an arm whose memory was not measured."""
-    peaks = dict.fromkeys(("start_mib", "making_mib", "running_mib", "device_mib"))
-    return {"arm": arm, "status": f"not run: {reason}", **peaks}
+    return {"arm": arm, "status": f"not run: {reason}", **dict.fromkeys(PEAKS)}
 
 
 def measure(arm: str, setup: Setup) -> dict[str, Any]:

@@ -19,9 +19,10 @@ def speed(study: Study, records: Sequence[Record], put: Put) -> None:
     put("speed.cpu", listed(r["provenance"]["cpu"] for r in timed), source)
     features = (", ".join(r["subject"]["machine"]["features"]) for r in timed)
     put("speed.features", listed(features), source)
-    equal = [row["ratio"] for row in evidence.ran(records, "reproduction") if row["ratio"]]
+    equal = [row for row in evidence.ran(records, "reproduction") if row["ratio_low"] is not None]
     for name, choose in (("low", min), ("high", max)):
-        put(f"speed.reproduction_{name}", fixed(choose(equal, default=None), 2), source)
+        ends = [row[f"ratio_{name}"] for row in equal]
+        put(f"speed.reproduction_{name}", fixed(choose(ends, default=None), 2), source)
     _aims(records, put)
     _limits(records, put)
 

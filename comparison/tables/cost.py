@@ -6,9 +6,8 @@ from typing import Any
 from comparison import clock, evidence, scaling
 from comparison.evidence import Record, measured
 from comparison.study import Study
-from comparison.tables.table import NOTHING, Table, fixed, make_table
+from comparison.tables.table import NOT_RECORDED, NOTHING, Table, fixed, make_table
 
-NOT_RECORDED = "not recorded"  # in records made before jobs kept account
 SHARES = tuple(f"{phase.replace(' ', '_')}_share" for phase in clock.PHASES)
 COST_COLUMNS = (
     *("case", "jobs", "accounts", "wall_s", "cpu_s", *SHARES, "data_share", "peak_memory_mib"),

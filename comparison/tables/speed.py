@@ -10,6 +10,7 @@ from comparison.speed import statements
 from comparison.speed.statements import NO_STATEMENT
 from comparison.study import Study
 from comparison.tables.table import (
+    NOT_RECORDED,
     NOT_RUN,
     NOTHING,
     Table,
@@ -19,6 +20,7 @@ from comparison.tables.table import (
     scientific,
 )
 
+NOT_PROFILED = "not profiled"  # runtimes that PyTorch's profiler does not see into
 SUBJECT = ("network", "task", "image_size", "batch_size", "arm", "precision")
 SPEED_COLUMNS = (
     *SUBJECT,
@@ -42,13 +44,18 @@ OPERATOR_COLUMNS = (*SUBJECT, *GROUPS.values(), "gflops", "roof_gflops", "of_roo
 def speed(study: Study, records: Sequence[Record]) -> Table:
     """List every arm of every timing; a ratio that cannot be told is not printed."""
     timed = found.timed(records)
-    rows = [_timed(record, row) for record in timed for row in record["tables"]["speed"]]
+    rows = [row for record in timed for row in rows_of(record)]
     caption = (
         "Milliseconds a call (median and range over interleaved rounds), how many times as fast as "
-        "the reference with the 95 % interval, what was aimed at beforehand, and peak memory of a "
-        "process that runs this arm alone."
+        "the reference with the 95 % interval, what was aimed at beforehand, and peak memory (MiB) "
+        "of a process that makes and runs this arm alone, PyTorch itself included."
     )
     return make_table("speed", caption, SPEED_COLUMNS, rows, evidence.references(timed))
+
+
+def rows_of(record: Record) -> list[dict[str, str]]:
+    """Lay out the arms of one timing as the table of all timings does."""
+    return [_timed(record, row) for row in record["tables"]["speed"]]
 
 
 def _subject(row: Row) -> dict[str, str]:
@@ -67,7 +74,7 @@ def _timed(record: Record, row: Row) -> dict[str, str]:
         "interval": NOTHING if first else interval(row["ratio_low"], row["ratio_high"], 2),
         "aim": aim_cell(row),
         "verdict": row["verdict"] or NOTHING,
-        "peak_mib": fixed(peak(record, row["arm"]), 0),
+        "peak_mib": peak(record, row["arm"]) if ran else NOT_RUN,
         "making_s": fixed(row["making_s"], 1),
         "rounds": str(row["rounds"]) if ran else NOT_RUN,
         "threads": str(row["threads"]),
@@ -90,10 +97,13 @@ def aim_cell(row: Row) -> str:
     return f"{row['aim']:g}" + ("" if row["aim_lower"] is None else f", ≥ {row['aim_lower']:g}")
 
 
-def peak(record: Record, arm: str) -> float | None:
-    """Return the peak memory of an arm that ran alone, in MiB."""
+def peak(record: Record, arm: str) -> str:
+    """Write the peak memory of a process that made and ran an arm, in MiB.
+
+    Earlier records hold it only up to where the arm was made, which says nothing.
+    """
     row = row_where(record, "memory", arm=arm) or {}
-    return row.get("running_mib") or row.get("making_mib")
+    return fixed(row["peak_mib"], 0) if "peak_mib" in row else NOT_RECORDED
 
 
 AIM_COLUMNS = (
@@ -158,7 +168,7 @@ def _operators(record: Record, row: Row) -> dict[str, str]:
     return {
         **_subject(row),
         **{
-            column: fixed(spent.get(group, 0.0), 1) if spent else NOT_RUN
+            column: fixed(spent.get(group, 0.0), 1) if spent else NOT_PROFILED
             for group, column in GROUPS.items()
         },
         "gflops": fixed(rate, 0),

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 NOT_RUN = "not run"
+NOT_RECORDED = "not recorded"  # in records made before it was measured
 NOTHING = "–"
 CONTRACT = ("paper", "reference", "reproduction", "delta", "tolerance", "verdict")
 REFERENCE_COLUMN = "reference_ran"

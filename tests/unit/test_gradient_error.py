@@ -8,6 +8,9 @@ import torch
 
 from comparison import gradient_error
 from comparison.gradient_error import REFERENCE, distance, summarize
+from comparison.speed import errors
+from comparison.speed.contenders import Setup
+from comparison.tune import candidates
 from reproduction.forms import EAGER, Form
 
 SHAPE = {"network": "n", "image_size": 32, "batch_size": 8}
@@ -57,13 +60,35 @@ def test_forms_are_near_float64_and_bfloat16_is_further_off() -> None:
         Form(name="bfloat16", autocast="bfloat16"),
     ]
     found = gradient_error.gradient_errors("cls_hrnet_w18_small_v1", 64, 2, forms, seeds=[0])
-    errors = {row["form"]: row["error"] for row in found}
-    assert errors[REFERENCE] == errors["eager"]  # C7: equal to the bit
-    assert 0 < errors["products"] < 0.01
-    assert errors["products"] != errors["eager"]
-    assert errors["bfloat16"] > 10 * errors["products"]
+    off = {row["form"]: row["error"] for row in found}
+    assert off[REFERENCE] == off["eager"]  # C7: equal to the bit
+    assert 0 < off["products"] < 0.01
+    assert off["products"] != off["eager"]
+    assert off["bfloat16"] > 10 * off["products"]
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
     done = doctest.testmod(gradient_error)
     assert done.attempted > 0 and done.failed == 0
+
+
+def test_all_timed_forms_are_shown_and_only_the_chosen_one_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = Setup(
+        network="cls_hrnet_w18_small_v1", task="training", image_size=(32, 32), batch_size=128
+    )
+    asked: list[str] = []
+
+    def taken(network: str, size: int, batch: int, forms: list[Form], seeds: object) -> list[Any]:
+        asked.extend(form.name for form in forms)
+        found = rows("reference", [1e-6] * 6)
+        return [*found, *(row for name in asked for row in rows(name, [3e-6] * 6))]
+
+    monkeypatch.setattr(gradient_error, "gradient_errors", taken)
+    laid_out, _ = errors.of_training(setup)
+    timed = {form.name for form in candidates("float32", 32)}
+    assert {row["form"] for row in laid_out} == timed == set(asked)
+    judged = {row["form"] for row in laid_out if row["verdict"]}
+    assert judged == {"eager", "channels last, products to 2x2"}
+    assert all("3 times the reference's own" in row["reason"] for row in laid_out)

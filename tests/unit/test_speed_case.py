@@ -1,11 +1,14 @@
 """The record of a timing: its tables, its verdict, its place in a study."""
 
+import hashlib
+
 import pytest
 import torch
 
 from comparison.parameters import check
 from comparison.speed import case, machine, work
 from comparison.speed.contenders import Setup, make
+from comparison.study import ROOT
 from comparison.timing_plan import SpeedRun, speed_run_id
 from reproduction import UserError, network_config
 from tests.synthetic_speed import LATENCY, TRAINING, timed
@@ -92,15 +95,20 @@ def test_a_run_records_every_table(monkeypatch: pytest.MonkeyPatch) -> None:
         case.memory, "measure", lambda arm, setup: case.memory.not_measured(arm, "in this test")
     )
     given = {"image_size": 32, "batch_size": 2, "rounds": 1, "device": "cpu"}
-    record = case.run(check("04_speed", {**given, "arms": "timm,reproduction,fast"}))
+    record = case.run(check("04_speed", {**given, "arms": "timm,reproduction,fast,deploy"}))
 
     tables = record["tables"]
-    assert [row["arm"] for row in tables["speed"]] == ["timm", "reproduction", "fast"]
+    assert [row["arm"] for row in tables["speed"]] == ["timm", "reproduction", "fast", "deploy"]
     assert tables["speed"][2]["status"].startswith("not run: the fast form is one of training")
     assert len(tables["rounds"]) == 1 and tables["operators"] and tables["limits"]
     assert {row["kind"] for row in tables["roofline"]} == {"network", "layer"}
     assert record["verdict"]["outcome"] == "not run"  # nothing to compare with
+    checked = {row["form"]: row for row in tables["errors"]}  # aims or not
+    assert set(checked) == {"folded", "openvino"}
+    assert checked["openvino"]["reason"] and checked["folded"]["verdict"] == "reproduced"
     about = record["subject"]
+    table = hashlib.sha256((ROOT / "reproduction" / "runtimes.toml").read_bytes()).hexdigest()
+    assert about["decided"] == {"deploy": {"table_sha256": table}}
     assert about["published_top1_error"] == "27.7" and about["image_size"] == [32, 32]
     assert record["run_id"] == "cls_hrnet_w18_small_v1.inference.32.b2.float32"
     assert network_config(about["network"]).image_size == (224, 224)

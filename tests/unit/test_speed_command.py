@@ -1,6 +1,8 @@
 """The command `benchmark`: a user's mistake is one sentence, a tiny run prints what it measured."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from comparison.__main__ import main
 from comparison.speed import command, contenders, memory
 from comparison.speed.contenders import CannotRun, Setup
+from comparison.study import ROOT
 from reproduction import UserError
 from tests.synthetic_speed import LATENCY, TRAINING, timed
 
@@ -89,7 +92,7 @@ def test_a_size_is_one_side_or_two() -> None:
 def test_a_ratio_that_cannot_be_told_is_not_printed() -> None:
     found = timed(LATENCY, {"reproduction": 1.31, "deploy": 2.6}, spread=0.25)
     rows = command.speed_rows(found)
-    peaks = [{**memory.not_measured(row["arm"], "here"), "running_mib": 400.0} for row in rows]
+    peaks = [{**memory.not_measured(row["arm"], "here"), "peak_mib": 400.0} for row in rows]
     text = command.text_of(found, rows, peaks)
     (ours,) = [line for line in text.splitlines() if line.startswith("reproduction  ")]
     assert "no statement" in ours and "1.31" not in ours
@@ -109,7 +112,29 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
     assert 100 < row["start_mib"] <= row["making_mib"]
     absent = memory.measure("cuda", setup)
     assert absent["status"] == "not run: cuda does not run on the device 'cpu'"
-    assert absent["running_mib"] is None
+    assert absent["peak_mib"] is None
+
+
+@pytest.mark.full
+def test_the_peak_is_that_of_the_run_in_a_confined_job_too(tmp_path: Path) -> None:
+    """What a step keeps for its gradients is more than what the network itself takes."""
+    setup = Setup(
+        network="cls_hrnet_w18_small_v1", task="training", image_size=(64, 64), batch_size=64
+    )
+    code = (
+        "import sys, json; from comparison.speed import memory; from comparison.speed.contenders "
+        f"import Setup; print(json.dumps(memory.measure('reproduction', {setup!r})))"
+    )
+    confined = [sys.executable, "-IS", "reference/confinement.py", str(tmp_path), "--"]
+    done = subprocess.run(
+        [*confined, sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["peak_mib"] > row["making_mib"] + 300
 
 
 def test_a_tiny_run_prints_and_saves_what_it_measured(
