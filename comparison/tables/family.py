@@ -8,7 +8,7 @@ from comparison.evidence import Record, Row
 from comparison.judges import worst
 from comparison.study import ARMS, SMALL, Study
 from comparison.tables.table import NOT_RUN, NOTHING, Table, fixed, make_table, scientific
-from reproduction import NETWORKS
+from reproduction import CLASSIFICATION, NETWORKS
 
 SHAPE = ("width", "outputs", "image_size", "upsampling")
 NETWORK_COLUMNS = (
@@ -94,7 +94,7 @@ def evidence_by_network(study: Study, records: Sequence[Record]) -> Table:
     rows = [
         {
             **_evidence(name, compared, replayed, reasons),
-            "same_bits": run_beside.get(name, NOT_RUN),
+            "same_bits": run_beside.get(name, NOTHING if name in CLASSIFICATION else NOT_RUN),
             "counted": counted.get(name, NOT_RUN),
         }
         for name in NETWORKS
