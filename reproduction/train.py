@@ -198,7 +198,7 @@ def train(
         task: Brings batches, loss and evaluation.
         config: The recipe.
         seed: Decides order and augmentation of the batches.
-        out_dir: Holds `last.pt`, `previous.pt` and `log.jsonl`, whose lines come before theirs.
+        out_dir: Holds `last.pt`, `previous.pt` and `log.jsonl`, which is written before them.
         device: Where to run.
         form: How steps are run (`reproduction.forms`); the model is brought back from it.
         show_progress: Whether to draw a progress bar.

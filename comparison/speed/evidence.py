@@ -106,11 +106,11 @@ def of_equal_speed(study: Study, records: Sequence[Record]) -> Verdict:
     if not judged:
         return Verdict(outcome="not run", reason="the two were not timed beside one another")
     good = sum(row["verdict"] == "within tolerance" for row in judged)
-    slowest = min(judged, key=lambda row: row["ratio_low"] or 0.0)
-    reason = (
-        f"{good} of {len(judged)} timings within the margin; no interval of the ratio begins below "
-        f"{slowest['ratio_low'] or 0.0:.2f} ({_named(slowest)})"
-    )
+    reason = f"{good} of {len(judged)} timings within the margin"
+    if known := [row for row in judged if row["ratio_low"] is not None]:
+        lowest = min(known, key=lambda row: row["ratio_low"])
+        where = f"{lowest['ratio_low']:.2f} ({_named(lowest)})"
+        reason += f"; no interval of the ratio begins below {where}"
     outcome = worst(row["verdict"] for row in judged)
     return Verdict(outcome=outcome, reason=reason, records=len(judged))
 
