@@ -11,6 +11,7 @@ import platform
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +20,23 @@ from typing import Any, NamedTuple
 
 import torch
 
+from reproduction.durable import write_whole
 from reproduction.errors import UserError
 from reproduction.export import export_onnx
 from reproduction.networks import build_network
-from reproduction.runtimes import CHOICE, PRECISIONS, Predict, load, load_file, unavailable
+from reproduction.runtimes import (
+    CHOICE,
+    FROM_FILE,
+    PRECISIONS,
+    Predict,
+    load,
+    load_file,
+    unavailable,
+)
 
-# torch.compile takes minutes a network, so it is not in the table.
-MEASURED = ("eager", "onnxruntime", "openvino")
+MEASURED = ("eager", "torch_compile", "onnxruntime", "openvino")
 ROUNDS = 8
+HEAD = "# Written by `python -m reproduction.runtime_choice`: which runtime deploys a network.\n"
 Row = dict[str, Any]
 
 
@@ -65,76 +75,87 @@ def interleaved(
     return taken
 
 
-def measure(case: Case, rounds: int = ROUNDS) -> list[Row]:
-    """Time all runtimes, in both precisions, on one case.
+def measure(case: Case, precision: str, rounds: int = ROUNDS) -> Row:
+    """Time all runtimes that there are here on one case, in one precision.
 
     Returns:
-        One row a runtime and precision: ``ms``, and ``times_best``, the median ratio of its times
-        to those of the fastest in its precision.
+        What was timed; by runtime, ``ms`` and ``times_best``, the median ratio of its times to
+        those of the fastest; and the machine.
     """
     network = build_network(case.network).eval()
     images = torch.randn(case.batch, 3, case.height, case.width)
-    forms = [(r, p) for p in PRECISIONS for r in MEASURED if not unavailable(r, p)]
+    names = [runtime for runtime in MEASURED if not unavailable(runtime, precision)]
     with tempfile.TemporaryDirectory() as folder:
         path = export_onnx(network, images, Path(folder) / "network.onnx")
         work = {
-            f"{runtime} {precision}": load(network, images, runtime, precision=precision)
-            if runtime == "eager"
-            else load_file(path, images, runtime, precision=precision)
-            for runtime, precision in forms
+            name: load_file(path, images, name, precision=precision)
+            if name in FROM_FILE
+            else load(network, images, name, precision=precision)
+            for name in names
         }
     taken = interleaved(work, images, rounds)
-    rows = []
-    for precision in PRECISIONS:
-        of_precision = {r: taken[f"{r} {precision}"] for r, p in forms if p == precision}
-        best = min(of_precision.values(), key=median)
-        for runtime, seconds in of_precision.items():
-            ratio = median(mine / least for mine, least in zip(seconds, best, strict=True))
-            row = {**case._asdict(), "precision": precision, "runtime": runtime}
-            rows.append({**row, "ms": 1e3 * median(seconds), "times_best": ratio})
-    return rows
+    best = min(taken.values(), key=median)
+    return {
+        **case._asdict(),
+        "precision": precision,
+        "ms": {name: round(1e3 * median(seconds), 1) for name, seconds in taken.items()},
+        "times_best": {
+            name: round(median(mine / least for mine, least in zip(seconds, best, strict=True)), 3)
+            for name, seconds in taken.items()
+        },
+        **_machine(),
+    }
 
 
 def choose(rows: Sequence[Row]) -> dict[str, str]:
     """Return, by precision, the runtime that is the least slower than the best over all cases.
 
-    >>> rows = [{"precision": "float32", "runtime": "a", "times_best": 1.0},
-    ...         {"precision": "float32", "runtime": "b", "times_best": 1.2}]
-    >>> choose(rows)
+    Only runtimes that were timed in all cases of a precision can be chosen.
+
+    >>> choose([{"precision": "float32", "times_best": {"a": 1.0, "b": 1.2}}])
     {'float32': 'a'}
     """
-    ratios: dict[str, dict[str, list[float]]] = {}
+    ratios: dict[str, list[dict[str, float]]] = {}
     for row in rows:
-        of_precision = ratios.setdefault(row["precision"], {})
-        of_precision.setdefault(row["runtime"], []).append(row["times_best"])
+        ratios.setdefault(row["precision"], []).append(row["times_best"])
     return {
-        precision: min(found, key=lambda runtime: geometric_mean(found[runtime]))
+        precision: min(
+            set.intersection(*map(set, found)),
+            key=lambda runtime: (geometric_mean(case[runtime] for case in found), runtime),
+        )
         for precision, found in ratios.items()
     }
 
 
+def updated(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Put rows in the place of those of the same case and precision."""
+    keys = (*Case._fields, "precision")
+    by_key = {tuple(row[key] for key in keys): row for row in (*rows, *new)}
+    return list(by_key.values())
+
+
 def text_of(rows: Sequence[Row]) -> str:
-    """Write the table down, with what it was measured on."""
-    measured_with = {name: version(name) for name in ("torch", "onnxruntime", "openvino")}
-    lines = [
-        "# Written by `python -m reproduction.runtime_choice`: which runtime deploys a network.",
-        f'processor = "{_processor()}"',
-        f"cores = {os.cpu_count()}",
-        f"threads = {torch.get_num_threads()}",
-        f"load = {os.getloadavg()[0]:.2f}",
-        *(f'{name} = "{number}"' for name, number in measured_with.items()),
-        "",
-        "[chosen]",
-        *(f'{precision} = "{runtime}"' for precision, runtime in choose(rows).items()),
-    ]
+    """Write the table down."""
+    lines = [HEAD, "[chosen]"]
+    lines += [f'{precision} = "{runtime}"' for precision, runtime in choose(rows).items()]
     for row in rows:
-        shown = {**row, "ms": round(row["ms"], 1), "times_best": round(row["times_best"], 3)}
-        lines += ["", "[[measured]]"]
-        lines += [f"{key} = {_value(value)}" for key, value in shown.items()]
+        lines += ["", "[[measured]]", *(f"{key} = {_value(value)}" for key, value in row.items())]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: str | float) -> str:
+def _machine() -> Row:
+    packages = ("torch", "onnxruntime", "openvino")
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(entry)}" for key, entry in value.items()) + " }"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
@@ -154,15 +175,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m reproduction.runtime_choice", description=__doc__
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each runtime, halved")
-    parser.add_argument("--out", type=Path, default=CHOICE, help="the table to write")
+    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=PRECISIONS)
+    parser.add_argument("--out", type=Path, default=CHOICE, help="the table to bring up to date")
     given = parser.parse_args(arguments)
     try:
-        rows = [row for case in CASES for row in measure(case, given.rounds)]
-        text = text_of(rows)
-        partial = given.out.with_name(given.out.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(given.out)
-    except (UserError, OSError) as error:
+        there = tomllib.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
+        cases = [(case, precision) for precision in given.precision for case in CASES]
+        new = [measure(case, precision, given.rounds) for case, precision in cases]
+        text = text_of(updated(there.get("measured", []), new))
+        write_whole(given.out, text)
+    except (UserError, OSError, ValueError) as error:  # also a table that is no TOML
         print(error, file=sys.stderr)
         return 2
     print(text, end="")

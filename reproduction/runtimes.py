@@ -26,7 +26,7 @@ from reproduction.export import BATCH, IMAGES, export_onnx
 RUNTIMES = ("eager", "torch_compile", "onnxruntime", "openvino", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 CHOICE = Path(__file__).with_name("runtimes.toml")
-_FROM_FILE = ("onnxruntime", "openvino")
+FROM_FILE = ("onnxruntime", "openvino")
 _COMPILERS = ("c++", "g++", "clang++")
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's words
 
@@ -49,7 +49,7 @@ def unavailable(runtime: str, precision: str = "float32") -> str:
     if runtime == "torch_compile":
         found = any(shutil.which(compiler) for compiler in _COMPILERS)
         return "" if found else "torch.compile needs a C++ compiler, and none is installed"
-    if runtime in _FROM_FILE and not _is_installed(runtime):
+    if runtime in FROM_FILE and not _is_installed(runtime):
         return f"the package {runtime} is not installed; requirements.lock lists it"
     if runtime == "onnxruntime" and precision == "bfloat16":
         return "ONNX Runtime has no bfloat16 convolution for processors; use float32 or openvino"
@@ -84,7 +84,7 @@ def load(
         UserError: The runtime or precision cannot be used here; says why.
     """
     _require(runtime, precision)
-    if runtime in _FROM_FILE:
+    if runtime in FROM_FILE:
         with tempfile.TemporaryDirectory() as folder:
             path = export_onnx(model, example, Path(folder) / "network.onnx")
             return load_file(path, example, runtime, precision=precision, threads=threads)
@@ -107,8 +107,8 @@ def load_file(
         UserError: The runtime or precision cannot be used here, or reads no files.
     """
     _require(runtime, precision)
-    if runtime not in _FROM_FILE:
-        raise UserError(f"runtime {runtime} reads no file; use {' or '.join(_FROM_FILE)}")
+    if runtime not in FROM_FILE:
+        raise UserError(f"runtime {runtime} reads no file; use {' or '.join(FROM_FILE)}")
     threads = threads or torch.get_num_threads()
     if runtime == "openvino":
         return _for_shape_of(example, _openvino(path, example, _HINTS[precision], threads))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from torch import nn
 from reproduction import UserError, build_network
 from reproduction.deploy import DeployForm, fold
 from reproduction.export import export_onnx, main, weights_sha256
-from reproduction.runtime_choice import choose, interleaved, text_of
+from reproduction.runtime_choice import choose, interleaved, text_of, updated
 from reproduction.runtimes import (
     PRECISIONS,
     RUNTIMES,
@@ -298,15 +299,23 @@ def test_deploy_runs_the_committed_choice(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_least_slow_over_all_cases_is_chosen() -> None:
-    times = {"a": (1.0, 1.5), "b": (1.1, 1.0)}
-    rows = [
-        {"precision": "float32", "runtime": runtime, "times_best": ratio, "ms": 1.0}
-        for runtime, ratios in times.items()
-        for ratio in ratios
-    ]
+    cases = [{"a": 1.0, "b": 1.1}, {"a": 1.5, "b": 1.0}]
+    rows = [{"precision": "float32", "times_best": ratios} for ratios in cases]
 
     assert choose(rows) == {"float32": "b"}
     assert '\nfloat32 = "b"\n' in text_of(rows)
+    rows[0]["times_best"] = {"a": 1.0}  # b was not timed there
+    assert choose(rows) == {"float32": "a"}
+
+
+def test_new_timings_take_the_place_of_those_of_their_case_and_precision() -> None:
+    rows = tomllib.loads((ROOT / "reproduction" / "runtimes.toml").read_text("utf-8"))["measured"]
+    new = {**rows[0], "times_best": {"eager": 1.0}, "processor": "another"}
+    found = tomllib.loads(text_of(updated(rows, [new])))
+
+    assert found["measured"] == [new, *rows[1:]]
+    assert found["chosen"]["float32"] == "eager"  # no other is in all cases now
+    assert found["chosen"]["bfloat16"] == chosen("bfloat16")
 
 
 def test_turns_are_taken_forwards_and_backwards() -> None:
