@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from comparison.engine.measures import l2_error, largest, same_bits
+from comparison.engine.measures import largest, norm, ratio, same_bits
 from comparison.engine.passes import Active, scalar_loss
 from comparison.engine.rows import Key, Row, measure, missing
 from comparison.engine.sides import Batch, Side
@@ -109,13 +109,13 @@ class Stepper:
             for key, tensor in self.state().items():
                 if key in state and state[key].shape == tensor.shape:
                     tensor.copy_(state[key])
+        kept = sorted({kind for _, kind in state} - {"parameter", "buffer"})  # by the optimizer
         for name, parameter in self.side.model.named_parameters():
-            own = self.optimizer.state.get(parameter, {})
-            for (other, kind), value in state.items():
+            own, named = self.optimizer.state.get(parameter, {}), self._named(name)
+            for kind in kept:
                 field = kind.replace(" ", "_")
-                mine = other == self._named(name) and kind not in ("parameter", "buffer")
-                if mine and field not in own:
-                    self.optimizer.state[parameter][field] = value.clone()
+                if (named, kind) in state and field not in own:
+                    self.optimizer.state[parameter][field] = state[named, kind].clone()
 
     def _named(self, name: str) -> str:
         return name if self._names is None else self._names.get(name, f"{name} (candidate only)")
@@ -291,5 +291,5 @@ def _divergence(theirs: State, ours: State) -> float:
     shared = [key for key in shared if theirs[key].shape == ours[key].shape]
     if not shared:
         return math.inf
-    flat = [torch.cat([side[key].flatten() for key in shared]) for side in (theirs, ours)]
-    return l2_error(*flat)
+    sizes = [norm(theirs[key]) for key in shared]
+    return ratio(math.hypot(*(norm(ours[key] - theirs[key]) for key in shared)), math.hypot(*sizes))
