@@ -10,7 +10,7 @@ from workflow.jobs import ALL_CORES, Job
 
 UNKNOWN_S = 30
 BY_CASE_S = {"networks": 8, "differences": 12, "audit": 25}
-FAMILY_S = 30  # all networks for dense tasks, counted or replayed
+FAMILY_S = {"networks": 100, "equivalence": 40}  # all for dense tasks, counted or replayed
 TRIAL_S = {"quick": 110, "full": 4200}
 EPOCH_S = {"digits": 8, "fashion_mnist": 500}  # of small_v1
 LONG_EPOCH_S = 100_000  # of a folder of images
@@ -24,15 +24,16 @@ def seconds(job: Job) -> int:
     if job.threads == ALL_CORES:
         return 0
     if given.get("network") == "dense":
-        return FAMILY_S
+        return FAMILY_S[job.case]
     if job.case == "trial":
         return TRIAL_S[str(given["plan"])]
     if job.case == "training":
         name = str(given["data"]).partition(":")[0]
         return int(given["epochs"]) * EPOCH_S.get(name, LONG_EPOCH_S)
     if job.case == "equivalence":
-        more_steps = 1 + max(0, int(given["steps"]) - 10) / 40
-        return round(job.memory_mib / 1024 * COMPARISON_S_PER_GIB * more_steps)
+        more_steps = int(given["steps"]) - 10
+        share = 1 + more_steps / (40 if more_steps > 0 else 20)  # from 20 on none runs free
+        return round(job.memory_mib / 1024 * COMPARISON_S_PER_GIB * share)
     if job.case == "tasks":
         scenes = int(given["epochs"]) * int(given["scenes"])
         return 1 + scenes * SCENE_MS[str(given["task"])] // 1000
