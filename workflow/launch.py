@@ -40,7 +40,7 @@ def report(study: Study, place: Place) -> int:
         print(f"study {study.name!r}: {len(jobs_of(study))} records, on {place}", flush=True)
         note_failures(study, [])
         absent = [job for job in jobs_of(study) if not (ROOT / job.record).exists()]
-        again = [job.record for job in donors_of(absent, study)]
+        again = [job.record for job in donors_of(absent, study, ROOT)]
         forced = ["--forcerun", *again] if again else []
         status, idle = run_snakemake(study, place, lock, [*forced, "--", "report"])
         failures = failures_of(study, before) if status else []
@@ -69,7 +69,7 @@ def claim(identifier: str, study: Study, place: Place) -> int:
         print(f"study {study.name!r} has no job for claim {identifier}: not run")
         return 0
     print(f"claim {identifier}: {len(jobs)} jobs of study {study.name!r}")
-    donors = [job for job in donors_of(jobs, study) if job not in jobs]
+    donors = [job for job in donors_of(jobs, study, ROOT) if job not in jobs]
     for job in donors:
         print(f"and {job.key}, whose weights they need")
     with only_launch() as lock:

@@ -83,7 +83,7 @@ def test_without_slurm_the_profile_gets_a_sentence(
 
 
 def test_the_executor_accepts_the_names_of_jobs() -> None:
-    for study in (TINY, replace(TINY, name="a_study-" * 10)):
+    for study in (TINY, replace(TINY, name="a_study-" * 10), replace(TINY, name="v1.2")):
         assert len(cluster.job_name(study)) <= 50
         assert cluster.job_name(study).replace("-", "").replace("_", "").isalnum()
 

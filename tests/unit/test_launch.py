@@ -12,8 +12,9 @@ from typing import TextIO
 
 import pytest
 
-from comparison.study import StudyError, load_study
+from comparison.study import Study, StudyError, load_study
 from workflow import failures, launch, lock, processes
+from workflow.cluster import Place
 from workflow.jobs import jobs_of
 
 TINY = load_study("tiny")
@@ -123,6 +124,31 @@ def test_an_unavailable_reference_costs_a_claim_no_checkpoint(
     with pytest.raises(StudyError, match="not there"):
         launch.claim("C8", TINY, place)
     assert kept.exists()
+
+
+def test_a_missing_record_that_needs_weights_has_them_trained_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study("quick")
+    for job in jobs_of(study):
+        leave(root / job.record, "{}")
+    asked: list[str] = []
+
+    def run(study: Study, place: Place, held: TextIO, wanted: list[str]) -> tuple[int, bool]:
+        asked[:] = wanted
+        return 0, True
+
+    monkeypatch.setattr(launch, "run_snakemake", run)
+    monkeypatch.setattr(launch, "publish", lambda study: None)
+    place = launch.cluster.place(launch.cluster.LOCAL, 1)
+    launch.report(study, place)
+    assert asked == ["--", "report"]  # committed records need no weights
+
+    waits = next(job for job in jobs_of(study) if job.depends)
+    (root / waits.record).unlink()
+    launch.report(study, place)
+    (donor,) = (job for job in jobs_of(study) if job.key in waits.depends)
+    assert asked == ["--forcerun", donor.record, "--", "report"]
 
 
 def test_a_job_that_said_nothing_is_told_too(root: Path) -> None:

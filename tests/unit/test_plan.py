@@ -1,5 +1,6 @@
 """The estimate of what the published recipes would cost, as a table."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,15 @@ def test_a_folder_that_is_not_there_is_one_sentence(
         plan.main(["--save", str(tmp_path / "none" / "hours.csv")])
     assert ended.value.code == 2
     assert "has no folder: give one that exists" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def stopped() -> Iterator[dict[str, int]]:
+        yield {"jobs": 1}
+        raise OSError("the disk is full")
+
+    table = tmp_path / "hours.csv"
+    plan.save_rows(table, ["jobs"], [{"jobs": 2}])
+    with pytest.raises(OSError, match="full"):
+        plan.save_rows(table, ["jobs"], stopped())
+    assert table.read_text() == "jobs\n2\n" and list(tmp_path.iterdir()) == [table]
