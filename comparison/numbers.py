@@ -42,15 +42,17 @@ training.bit_equal_seeds
 tasks.count, tasks.runs, tasks.seeds, tasks.scenes, tasks.epochs, tasks.margin, tasks.pairs,
 tasks.bit_equal
 exchange.images, exchange.flips_float64, exchange.flips_float32
-speed.timings, speed.threads, speed.cpu, speed.features, speed.reproduction_low,
-speed.reproduction_high, speed.aims, speed.aims_timed, speed.aims_met
+speed.timings, speed.threads, speed.cpu, speed.features, speed.reproduction_timings,
+speed.reproduction_low, speed.reproduction_high, speed.aims, speed.aims_timed, speed.aims_met,
+speed.output_factor, speed.gradient_factor, speed.slower
 roof.network, roof.batch_size, roof.gflops, roof.gbytes_per_s, roof.<arm> (%), roof.deploy (%),
 roof.convolution_share (%), roof.batch_norm_share (%)
 differences.count, differences.measured
 audit.longest_run, audit.limit, audit.control_longest_run, audit.share (%),
 audit.share_limit (%), audit.files, audit.measured
-cost.hours, cost.cpu_hours, cost.start_share (%), cost.data_share (%), scaling.speedup,
-scaling.slowdown, scaling.many, scaling.half_efficient
+cost.hours, cost.cpu_hours, cost.start_share (%), cost.start_aim (%), cost.data_share (%),
+cost.data_aim (%), cost.data_runs, cost.data_over, scaling.speedup, scaling.slowdown,
+scaling.error (%), scaling.tolerance (%), scaling.many, scaling.half_efficient
 """
 
 import json

@@ -6,6 +6,7 @@ from typing import Any
 from comparison import agreement, dense_evidence, evidence, scaling
 from comparison.evidence import Record
 from comparison.study import Study
+from comparison.tables.cost import DATA_SHARE_AIM, START_SHARE_AIM
 from comparison.tables.table import NOT_RUN, fixed, scientific, short
 from reproduction import CLASSIFICATION
 
@@ -199,8 +200,14 @@ def cost(study: Study, records: Sequence[Record], put: Put) -> None:
     put("cost.hours", fixed(wall_s and wall_s / 3600, 2), paths(records, "provenance"))
     put("cost.cpu_hours", fixed(sum(j["cpu_s"] for j in jobs) / 3600 if jobs else None, 2), source)
     put("cost.start_share", f"{fixed(100 * start_s / spent_s, 1)} %" if jobs else NOT_RUN, source)
+    put("cost.start_aim", f"{100 * START_SHARE_AIM:g} %", "comparison/tables/cost.py")
+    put("cost.data_aim", f"{100 * DATA_SHARE_AIM:g} %", "comparison/tables/cost.py")
     share = NOT_RUN if largest is None else f"{fixed(100 * largest, 1)} %"
+    known = [share for share in shares if share is not None]
+    over = str(sum(share > DATA_SHARE_AIM for share in known)) if known else NOT_RUN
     put("cost.data_share", share, paths(records, "data_share"))
+    put("cost.data_runs", str(len(known)) if known else NOT_RUN, paths(records, "data_share"))
+    put("cost.data_over", over, paths(records, "data_share"))
     _scaling(records, put)
 
 
@@ -209,7 +216,11 @@ def _scaling(records: Sequence[Record], put: Put) -> None:
     for key in ("speedup", "slowdown"):
         value = evidence.measured(ran[0], key) if ran else None
         put(f"scaling.{key}", fixed(value, 2), paths(ran, key))
-    busy = [row["workers"] for row in scaling.simulated(records) if row["efficiency"] >= 0.5]
+    error = evidence.measured(ran[0], "error") if ran else None
+    told = NOT_RUN if error is None else f"{fixed(100 * error, 1)} %"
+    put("scaling.error", told, paths(ran, "error"))
+    put("scaling.tolerance", f"{100 * scaling.TOLERANCE:g} %", "comparison/scaling.py")
+    busy = scaling.most_busy(records)
     put("scaling.many", str(scaling.MANY), "comparison/scaling.py")
-    most = str(max(busy)) if busy else NOT_RUN
+    most = str(busy) if busy else NOT_RUN
     put("scaling.half_efficient", most, paths(records, "provenance"))

@@ -2,8 +2,8 @@
 
 The schedule is the study's own: whenever a worker is free, it takes the longest job that waits
 (list scheduling; Graham 1969, at most 4/3 of the best). The simulation is checked where it can be:
-four real jobs of notebook 01 run one at a time and two at a time, and what their measured times
-give is compared with what passed on the clock.
+four real jobs of notebook 01 run one at a time and two at a time, and what the times of the first
+give for two workers is compared with what passed on the clock.
 """
 
 import heapq
@@ -29,7 +29,7 @@ NOTEBOOK = "notebooks/01_networks.ipynb"
 # Two lengths, longest first.
 NETWORKS = (*2 * ("cls_hrnet_w18_small_v2",), *2 * ("cls_hrnet_w18_small_v1",))
 WORKERS = (1, 2)
-TOLERANCE = 0.10  # of the measured time; what lies between two jobs is in no job's own time
+TOLERANCE = 0.10  # of the measured time: what jobs on one machine may cost each other
 PAUSE_S = 60.0  # longer without any job: the study was interrupted
 MANY = 200
 SIMULATED_WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 200)
@@ -114,6 +114,15 @@ def as_it_ran(records: Sequence[Record]) -> dict[str, Any] | None:
     }
 
 
+def most_busy(records: Sequence[Record]) -> int | None:
+    """Return up to how many workers are busy half of the time or more with `MANY` jobs."""
+    durations = many_jobs(records)
+    if not durations:
+        return None
+    total = sum(durations)
+    return max(n for n in range(1, MANY + 1) if total / makespan(durations, n) / n >= 0.5)
+
+
 def _span(job: dict[str, Any]) -> tuple[float, float]:
     return job["started_unix_s"], job["started_unix_s"] + job["wall_s"]
 
@@ -132,6 +141,7 @@ def run(settings: Any) -> dict[str, Any]:
     """
     started = time.perf_counter()
     clock.enter("work")
+    run_jobs(1, NETWORKS[-1:])  # what only the first job does, such as reading files, is not timed
     jobs = {workers: run_jobs(workers) for workers in WORKERS}
     rows = [row(workers, taken, jobs[1]) for workers, taken in jobs.items()]
     slowdown = rows[1]["job_s"] / rows[0]["job_s"]
@@ -152,9 +162,9 @@ def run(settings: Any) -> dict[str, Any]:
             {
                 "name": "simulated time, relative to the measured one",
                 "value": 0.0,
-                "source": "list scheduling of the measured jobs",
+                "source": "list scheduling of the jobs as they ran one at a time",
                 "tolerance": TOLERANCE,
-                "reason": "starting a process takes time that belongs to no job",
+                "reason": "jobs that run at once share memory and disk, which is not simulated",
             }
         ],
         verdict=judge(rows),
@@ -178,14 +188,13 @@ def row(
         [job["ended_s"] - job["started_s"] for job in jobs] for jobs in (taken, alone)
     )
     measured = max(job["ended_s"] for job in taken)
-    expected = makespan(durations, workers)
+    expected = makespan(undisturbed, workers)
     return {
         "workers": workers,
         "jobs": len(taken),
         "job_s": sum(durations),
         "measured_s": measured,
         "simulated_s": expected,
-        "simulated_from_alone_s": makespan(undisturbed, workers),
         "error": expected / measured - 1,
     }
 
@@ -198,7 +207,7 @@ def judge(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {"outcome": outcome, "reason": reason}
 
 
-def run_jobs(workers: int) -> list[dict[str, Any]]:
+def run_jobs(workers: int, networks: Sequence[str] = NETWORKS) -> list[dict[str, Any]]:
     """Run the jobs with some workers; say when each began and ended, from the common start."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
@@ -210,7 +219,7 @@ def run_jobs(workers: int) -> list[dict[str, Any]]:
             ended = time.perf_counter() - start
             return {"workers": workers, "job": numbered[1], "started_s": began, "ended_s": ended}
 
-        return list(pool.map(one, enumerate(NETWORKS)))
+        return list(pool.map(one, enumerate(networks)))
 
 
 def _run_notebook(network: str, place: Path) -> None:

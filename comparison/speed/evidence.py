@@ -3,6 +3,7 @@
 Records made before arms had rows of their own are passed over: they read "not run".
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from comparison.evidence import Record, Row, of_case, row_where
@@ -109,32 +110,44 @@ def of_equal_speed(study: Study, records: Sequence[Record]) -> Verdict:
     reason = f"{good} of {len(judged)} timings within the margin"
     if known := [row for row in judged if row["ratio_low"] is not None]:
         lowest = min(known, key=lambda row: row["ratio_low"])
-        where = f"{lowest['ratio_low']:.2f} ({_named(lowest)})"
+        where = f"{lowest['ratio_low']:.2f} ({named(lowest)})"
         reason += f"; no interval of the ratio begins below {where}"
     outcome = worst(row["verdict"] for row in judged)
     return Verdict(outcome=outcome, reason=reason, records=len(judged))
 
 
-def _named(row: Row) -> str:
+def named(row: Row) -> str:
+    """Name the input of a row."""
     return f"{row['network']}, {row['task']}, {row['image_size']}, batch {row['batch_size']}"
 
 
-def of_errors(task: str, what: str) -> Callable[[Sequence[Record]], Verdict]:
-    """Judge what the faster forms compute, by the rows of all timings of a task."""
+def of_errors(task: str) -> Callable[[Sequence[Record]], Verdict]:
+    """Judge what the faster forms compute, by the rows of all timings of a task.
+
+    Not judged are eager execution, which is no faster form, and bfloat16, which is other
+    arithmetic: their rows are in the table.
+    """
 
     def judge(records: Sequence[Record]) -> Verdict:
         mine = [record for record in records if record["subject"]["task"] == task]
-        judged = [row for record in mine for row in record["tables"]["errors"] if row["verdict"]]
+        judged = [
+            row
+            for record in mine
+            for row in record["tables"]["errors"]
+            if row["verdict"] not in UNJUDGED and (task, row["form"]) != ("training", "eager")
+        ]
         if not judged:
-            return Verdict(outcome="not run", reason=f"{what} were not compared")
+            return Verdict(outcome="not run", reason="what faster forms compute was not compared")
         outcome = worst(row["verdict"] for row in judged)
-        good = sum(row["verdict"] in ("reproduced", "within tolerance") for row in judged)
-        reason = f"{good} of {len(judged)} {what} within tolerance"
-        bad = next(
-            (row for row in judged if row["verdict"] in (*BAD, "explained difference")), None
-        )
-        if bad:
-            reason += f", {bad['form']}: {bad['reason']}"
+        parts = [
+            f"{sum(row['verdict'] in GOOD for row in rows)} of {len(rows)} {what}"
+            for kind, what in QUANTITIES.items()
+            if (rows := [row for row in judged if row["quantity"].startswith(kind)])
+        ]
+        reason = f"{', '.join(parts)} within tolerance"
+        if bad := [row for row in judged if row["verdict"] == outcome and outcome not in GOOD]:
+            row = max(bad, key=lambda row: row["value"] / (row["reference"] or math.inf))
+            reason += f"; the worst: {row['form']}: {row['reason']}"
         return Verdict(outcome=outcome, reason=reason, records=len(mine))
 
     return judge
@@ -158,10 +171,10 @@ def of_aims(task: str, proven: Callable[[Sequence[Record]], Verdict]) -> Judge:
         ]
         if not run:
             return Verdict(outcome="not run", reason="; ".join(absent) or "no aim was timed")
-        good = sum(row["verdict"] in ("reproduced", "within tolerance") for row in run)
+        good = sum(row["verdict"] in GOOD for row in run)
         same = proven(timed(records))
         parts = [f"{good} of {len(run)} aims met"]
-        parts += [f"{_named(row)}: {row['reason']}" for row in run if row["verdict"] in BAD][:1]
+        parts += [f"{named(row)}: {row['reason']}" for row in run if row["verdict"] in BAD][:1]
         parts += [same.reason]
         parts += [f"not run: {told}" for told in absent]
         outcome = worst([*(row["verdict"] for row in run), same.outcome])
@@ -171,3 +184,11 @@ def of_aims(task: str, proven: Callable[[Sequence[Record]], Verdict]) -> Judge:
 
 
 BAD = ("not reproduced", "undecided")
+GOOD = ("reproduced", "within tolerance")
+UNJUDGED = (None, "not run", "not comparable")
+QUANTITIES = {  # how a row's quantity begins, and what several of it are called
+    "gradient": "gradients",
+    "output": "outputs",
+    "all layers": "folded networks",
+    "accuracy": "accuracies",
+}

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from comparison.deployed import ERROR_FACTOR
 from comparison.evidence import Record, short_name
 from comparison.quotes import Put, listed, paths
 from comparison.speed import evidence
+from comparison.speed.errors import GRADIENT_FACTOR
 from comparison.speed.statements import aims
 from comparison.study import Study
 from comparison.tables.table import NOT_RUN, fixed, short
@@ -19,7 +21,13 @@ def speed(study: Study, records: Sequence[Record], put: Put) -> None:
     put("speed.cpu", listed(r["provenance"]["cpu"] for r in timed), source)
     features = (", ".join(r["subject"]["machine"]["features"]) for r in timed)
     put("speed.features", listed(features), source)
+    put("speed.output_factor", short(ERROR_FACTOR), "comparison/deployed.py")
+    put("speed.gradient_factor", short(GRADIENT_FACTOR), "comparison/speed/errors.py")
+    deployed = [row for row in evidence.ran(records, "deploy") if row["ratio_high"] is not None]
+    slower = [evidence.named(row) for row in deployed if row["ratio_high"] < 1]
+    put("speed.slower", "; ".join(slower) or "none" if deployed else NOT_RUN, source)
     equal = [row for row in evidence.ran(records, "reproduction") if row["ratio_low"] is not None]
+    put("speed.reproduction_timings", str(len(equal)) if equal else NOT_RUN, source)
     for name, choose in (("low", min), ("high", max)):
         ends = [row[f"ratio_{name}"] for row in equal]
         put(f"speed.reproduction_{name}", fixed(choose(ends, default=None), 2), source)

@@ -16,6 +16,8 @@ SCALING_COLUMNS = (
     *("jobs", "workers", "measured_s", "simulated_s", "difference", "speedup", "efficiency"),
 )
 TOTAL = "all"
+# Fixed before the measurement: of a step, and of a study's jobs.
+DATA_SHARE_AIM, START_SHARE_AIM = 0.02, 0.15
 
 
 def study_cost(study: Study, records: Sequence[Record]) -> Table:

@@ -65,7 +65,7 @@ GOOD = {
         ("C16", {"fast": 1.5, "spread": 0.3}, "undecided", "0 of 1 aims met"),
         ("C16", {"rounds": 3}, "undecided", "without an interval"),
         ("C17", {"deploy": 2.2}, "not reproduced", "x2.20 [2.18, 2.22] against x2.5"),
-        ("C17", {"errors": []}, "reproduced", "outputs were not compared"),
+        ("C17", {"errors": []}, "reproduced", "faster forms compute was not compared"),
         ("C17", {"errors": [error("x", "not reproduced")]}, "not reproduced", "x: 2 times"),
         ("C16", {"errors": [error("x", "explained difference")]}, "explained difference", "x: 2"),
     ],
@@ -222,6 +222,25 @@ def test_without_a_trace_the_recorded_numbers_are_not_run(study: Study) -> None:
     untraced = synthetic.equivalence()
     untraced["tables"]["traces"] = []
     assert verdict(study, "C4", untraced).outcome == "not run"
+
+
+def test_only_faster_forms_are_counted_and_the_worst_is_named(study: Study) -> None:
+    def row(form: str, value: float, verdict: str) -> dict[str, Any]:
+        made = {**error("training"), "form": form, "value": value, "verdict": verdict}
+        return {**made, "reason": f"{form} said so"}
+
+    rows = [
+        row("eager", 1e-6, "within tolerance"),
+        row("channels last", 1.2e-6, "explained difference"),
+        row("products", 1.8e-6, "explained difference"),
+        row("small products", 1e-6, "within tolerance"),
+        row("bfloat16", 8e-5, "not comparable"),
+        {**row("products", 97.0, "within tolerance"), "quantity": "accuracy after training, %"},
+    ]
+    told = verdict(study, "C16", timings(errors=rows)[0])
+    assert told.outcome == "explained difference"
+    assert "1 of 3 gradients, 1 of 1 accuracies within tolerance" in told.reason
+    assert told.reason.endswith("the worst: products: products said so")
 
 
 def test_the_claim_on_the_comparison_holds_by_its_gates(study: Study) -> None:

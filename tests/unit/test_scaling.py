@@ -89,21 +89,28 @@ def test_the_simulation_is_held_to_what_was_measured() -> None:
     alone, beside = taken(1, (0, 2), (2, 4)), taken(2, (0, 3), (0, 3))
     rows = [scaling.row(1, alone, alone), scaling.row(2, beside, alone)]
     assert [row["measured_s"] for row in rows] == [4, 3]
-    assert [row["error"] for row in rows] == [0, 0]
-    assert rows[1]["simulated_from_alone_s"] == 2  # beside one another they took a half more
-    assert scaling.judge(rows)["outcome"] == "within tolerance"
-    late = scaling.row(2, taken(2, (0, 2), (2, 4)), alone)  # as if there had been one worker
-    assert late["error"] == -0.5
-    assert scaling.judge([late])["outcome"] == "not reproduced"
+    assert rows[1]["simulated_s"] == 2  # beside one another they took a half more
+    assert [row["error"] for row in rows] == [0, 2 / 3 - 1]
+    assert scaling.judge(rows)["outcome"] == "not reproduced"
+    near = scaling.row(2, taken(2, (0, 2), (0, 2.1)), alone)
+    assert scaling.judge([rows[0], near])["outcome"] == "within tolerance"
+
+
+def test_workers_are_half_busy_until_the_longest_job_decides() -> None:
+    # 200 jobs: 190 of 1 s and ten of 40 s. None ends before 40 s, in which 590 s of work are done.
+    records = [job("audit", 0, 40.0), *(job("networks", at, 1.0) for at in range(1, 20))]
+    assert scaling.most_busy(records) == 29  # 590 / 40 / 29 = 0.51, and one more is below a half
+    assert scaling.most_busy([]) is None
 
 
 def test_a_record_holds_both_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {1: taken(1, (0, 2), (2, 4)), 2: taken(2, (0, 2.5), (0, 2.5))}
-    monkeypatch.setattr(scaling, "run_jobs", times.__getitem__)
+    monkeypatch.setattr(scaling, "run_jobs", lambda workers, networks=(): times[workers])
     settings = SimpleNamespace(decisive=dict, command=lambda: "papermill")
     record = scaling.run(settings)
     values = {m["name"]: m["value"] for m in record["measurements"]}
-    assert values["speedup"] == 4 / 2.5 and values["slowdown"] == 5 / 4 and values["error"] == 0
+    assert values["speedup"] == 4 / 2.5 and values["slowdown"] == 5 / 4
+    assert values["error"] == pytest.approx(0.2)  # 2 s from the times alone, 2.5 on the clock
     assert len(record["tables"]["jobs"]) == 4
 
 
@@ -150,7 +157,7 @@ def test_measured_and_simulated_times_stand_side_by_side(study: Study) -> None:
     record = job("scaling", 0, 10.0, tables={"runs": runs})
     one, two, *many = rows_of(cost.scaling_table(study, [record]))
     assert (one["measured_s"], one["simulated_s"], one["speedup"]) == ("4.0", "4.0", "1.00")
-    assert (two["speedup"], two["efficiency"], two["difference"]) == ("1.60", "80.0 %", "+0.0 %")
+    assert (two["speedup"], two["efficiency"], two["difference"]) == ("1.60", "80.0 %", "-20.0 %")
     assert [row["workers"] for row in many] == [str(n) for n in scaling.SIMULATED_WORKERS]
     assert {row["measured_s"] for row in many} == {"–"}
     assert cost.scaling_table(study, []).reference == NOT_RUN
