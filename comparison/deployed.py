@@ -176,12 +176,12 @@ def _error_row(
     predict = load(model, images, form.runtime, precision=form.precision)
     errors = _errors(truth, tensors_in(predict(images)))
     within = all(e <= ERROR_FACTOR * o for e, o in zip(errors, own, strict=True))
-    said = f"{errors[1] / own[1]:.2g}" if own[1] else "unbounded"
+    factors = [f"{e / o:.2g}" if o else "unbounded" for e, o in zip(errors, own, strict=True)]
     return {
         **row,
         "outcome": WITHIN_TOLERANCE if within else NOT_REPRODUCED,
-        "reason": f"error {said} times the original's own in {form.precision}; at most "
-        f"{ERROR_FACTOR:g}",
+        "reason": f"{factors[0]} times the original's own in {form.precision}, and {factors[1]} "
+        f"times in the L2 norm; at most {ERROR_FACTOR:g}",
         "max_error": finite(errors[0]),
         "l2_error": finite(errors[1]),
     }

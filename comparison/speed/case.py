@@ -85,8 +85,9 @@ def error_tables(timed: Timed, arms: list[str], settings: Any) -> dict[str, list
     setup = timed.setup
     rows: list[Row] = []
     gradients: list[Row] = []
-    if "fast" in timed.made:
-        rows, gradients = errors.of_training(setup, settings.accuracy_seeds)
+    if setup.task == "training":
+        if "fast" in timed.made:
+            rows, gradients = errors.of_training(setup, settings.accuracy_seeds)
     elif errors.forms_of(setup, arms):
         rows = errors.of_inference(setup, arms)
     if settings.weights_file:

@@ -199,9 +199,10 @@ def _fast(setup: Setup) -> Made:
     """Train in the form that the committed table chooses for the shape."""
     _only(setup, "training", "the fast form is one of training; for inference time deploy")
     _needs_bfloat16(setup)
-    form = choose_form(
-        setup.network, setup.image_size[0], setup.batch_size, precision=setup.precision
-    )
+    height, width = setup.image_size
+    form = EAGER_FORM
+    if height == width:  # as the images of all rows of the table
+        form = choose_form(setup.network, height, setup.batch_size, precision=setup.precision)
     if form == EAGER_FORM:
         raise CannotRun("the committed table of forms has none for this input: it trains in eager")
     images, labels = example(setup)
@@ -224,16 +225,18 @@ def _runtime(runtime: str, arm: str = "") -> Callable[[Setup], Made]:
     def make_one(setup: Setup) -> Made:
         _only(setup, "inference", f"{arm or runtime} is for inference; for training time fast")
         _needs_bfloat16(setup)
-        if (runtime == "cuda") != (setup.device == "cuda"):
+        if setup.device != ("cuda" if runtime == "cuda" else "cpu"):
             raise CannotRun(f"{runtime} does not run on the device {setup.device!r}")
-        images, _ = example(setup)
-        run = runtimes.load(
-            reproduction(setup).eval(),
-            images,
-            runtime,
-            precision=setup.precision,
-            threads=setup.threads,
-        )
+        model, (images, _) = reproduction(setup).eval(), example(setup)
+        given: dict[str, Any] = {"precision": setup.precision, "threads": setup.threads}
+        try:
+            run = runtimes.load(model, images, runtime, **given)
+            run(images)
+        except UserError:
+            raise
+        except Exception as error:  # of somebody else's code; the other arms can still be timed
+            said = str(error).strip().partition("\n")[0]
+            raise CannotRun(f"{runtime} failed: {type(error).__name__}: {said}") from error
         eager = runtime == "eager"
         return Made(work=lambda: run(images), precision=setup.precision, how=runtime, eager=eager)
 

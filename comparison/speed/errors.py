@@ -27,6 +27,7 @@ GRADIENT_BATCH = 128  # float64 takes long; a form may treat smaller maps in ano
 GRADIENT_FACTOR = 10.0
 CHECKED_IMAGES = 2
 RUNTIME_OF = {"folded": "eager"}  # what `reproduction.runtimes` calls an arm, where it differs
+ARM_OF = {runtime: arm for arm, runtime in RUNTIME_OF.items()}
 
 
 def of_training(setup: Setup, accuracy_seeds: int = 0) -> tuple[list[Row], list[Row]]:
@@ -54,7 +55,7 @@ def of_training(setup: Setup, accuracy_seeds: int = 0) -> tuple[list[Row], list[
 
 def _gradient(found: Row, form: Form, own: float, judged: bool) -> Row:
     verdict = gradient_verdict(found["ratio_low"], found["ratio_high"], form.autocast)
-    factor = f"{found['ratio']:.2g} times the reference's own"
+    factor = f"{found['ratio']:.2g} {_bounds(found)} times the reference's own"
     return {
         "form": form.name,
         "precision": form.autocast or "float32",
@@ -65,6 +66,11 @@ def _gradient(found: Row, form: Form, own: float, judged: bool) -> Row:
         "verdict": verdict if judged else None,
         "reason": f"{factor}: {found['statement']}",
     }
+
+
+def _bounds(found: Row) -> str:
+    low, high = found["ratio_low"], found["ratio_high"]
+    return "without an interval" if low is None or high is None else f"[{low:.2g}, {high:.2g}]"
 
 
 def gradient_verdict(low: float | None, high: float | None, autocast: str) -> str:
@@ -90,7 +96,7 @@ def of_inference(setup: Setup, arms: list[str]) -> list[Row]:
     The folded form is held by the comparison engine too, tensor by tensor in float64.
     """
     model = reproduction(setup).eval()
-    images, _ = example(setup)
+    images = example(setup)[0].cpu()
     rows = [_folded(model, images[:CHECKED_IMAGES])] if setup.precision == "float32" else []
     found = deployed.output_errors(model, images, forms_of(setup, arms))
     return rows + [_output(row, len(images)) for row in found]
@@ -100,7 +106,7 @@ def forms_of(setup: Setup, arms: list[str]) -> list[deployed.Form]:
     """List the deployed forms among some arms, each once."""
     names = [RUNTIME_OF.get(arm, arm) for arm in arms if arm in BESIDE_DEPLOY]
     if "deploy" in arms:
-        names.insert(0, chosen(setup.precision))
+        names.insert(0, "cuda" if setup.device == "cuda" else chosen(setup.precision))
     return [deployed.Form(name, setup.precision) for name in dict.fromkeys(names)]
 
 
@@ -121,7 +127,7 @@ def _folded(model: torch.nn.Module, images: torch.Tensor) -> Row:
 
 def _output(found: Row, images: int) -> Row:
     return {
-        "form": found["runtime"],
+        "form": ARM_OF.get(found["runtime"], found["runtime"]),
         "precision": found["precision"],
         "quantity": "output, largest error",
         "n": images,
@@ -156,7 +162,7 @@ def _decided(found: Row) -> Row:
     exact = precision == "float32"
     same = "reproduced" if not found["changed"] else "explained difference"
     return {
-        "form": runtime,
+        "form": ARM_OF.get(runtime, runtime),
         "precision": precision,
         "quantity": "accuracy, %",
         "n": found["images"],

@@ -62,10 +62,11 @@ def measure(
         started = time.perf_counter()
         try:
             timed.made[arm] = make(arm, setup)
-            timings[arm] = timing.timer(timed.made[arm].work, device)
         except CannotRun as reason:
             timed.absent[arm] = " ".join(str(reason).split())
         timed.making_s[arm] = time.perf_counter() - started
+        if arm in timed.made:
+            timings[arm] = timing.timer(timed.made[arm].work, device)
     if timings:
         tell(f"timing {', '.join(timings)} over {rounds} rounds")
         timed.rounds = list(timing.interleave(timings, rounds))
@@ -178,6 +179,7 @@ def _judged(timed: Timed, arm: str, ratio: Interval | None, of_best: Interval | 
     if aim is None:
         verdict = statements.judge_equal(ratio) if arm == "reproduction" else None
         return {"statement": said, "verdict": verdict, "reason": ""}
-    if why := statements.why_not_judged(aim, timed.setup.threads, machine.features()):
+    threads, device = timed.setup.threads, timed.setup.device
+    if why := statements.why_not_judged(aim, threads, machine.features(), device):
         return {"statement": said, "verdict": "not run", "reason": why}
     return {"statement": said, **statements.judge(ratio, aim, of_best)}

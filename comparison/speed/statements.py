@@ -133,7 +133,10 @@ def judge(ratio: Interval, aim: Aim, of_best: Interval | None) -> dict[str, str]
     """
     outcome = judge_aim(ratio, aim)
     bound = "" if aim.lower is None else f", lower bound {aim.lower:g}"
-    reason = f"x{ratio.value:.2f} {_within(ratio)} against x{aim.ratio:g}{bound}"
+    found = NO_STATEMENT if spread_exceeds_effect(ratio) else f"x{ratio.value:.2f}"
+    reason = f"{found} {_within(ratio)} against x{aim.ratio:g}{bound}"
+    if of_best is None and aim.arm == "deploy":
+        reason += "; no runtime ran beside it, so that it may not be the fastest"
     if of_best is not None and of_best.value < SHARE_OF_BEST:
         reason += f"; at {of_best.value:.0%} of the fastest runtime, {SHARE_OF_BEST:.0%} wanted"
         reaches = of_best.high is None or of_best.high >= SHARE_OF_BEST
@@ -148,8 +151,10 @@ def _within(ratio: Interval) -> str:
     return f"[{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
-def why_not_judged(aim: Aim, threads: int, features: Sequence[str]) -> str:
+def why_not_judged(aim: Aim, threads: int, features: Sequence[str], device: str = "cpu") -> str:
     """Say why this machine or run cannot meet or miss an aim; empty if it can."""
+    if device != "cpu":
+        return f"the aim is for a CPU, and the device was {device}"
     if aim.needs and aim.needs not in features:
         return f"the aim is for a CPU with {aim.needs}, which this one lacks"
     if aim.threads != threads:

@@ -18,6 +18,7 @@ BYTES = 4
 # Part of the name of an operator -> the group under which its time is listed; the first that fits.
 GROUPS = {
     "conv": "convolution",
+    "addcmul": "batch norm",  # of wide rows (`reproduction.wide_norm`); no other layer has it
     "batch_norm": "batch norm",
     "batchnorm": "batch norm",
     "upsample": "upsampling",
@@ -59,20 +60,23 @@ def _profiled(work: Callable[[], Any], calls: int, shapes: bool) -> list[Functio
     return list(p.key_averages(group_by_input_shape=shapes))
 
 
-def operators(arm: str, work: Callable[[], Any], calls: int = 2) -> list[dict[str, Any]]:
+def operators(arm: str, work: Callable[[], Any], calls: int = 3) -> list[dict[str, Any]]:
     """Measure where the time of an arm goes, by groups of operators.
 
     Args:
         arm: Which arm.
         work: Runs it once, in PyTorch on the CPU.
-        calls: How often it is run.
+        calls: How many calls are profiled, each by itself; the one of median length is shown, so
+            that what disturbs one call does not count.
 
     Returns:
-        Rows with milliseconds a call and the share, largest first.
+        Rows with milliseconds of that call and the share, largest first.
     """
+    profiles = [_profiled(work, 1, shapes=False) for _ in range(calls)]
+    profiles.sort(key=lambda events: sum(event.self_cpu_time_total for event in events))
     spent: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    for event in _profiled(work, calls, shapes=False):
+    for event in profiles[calls // 2]:
         group = group_of(event.key or "")
         spent[group] += event.self_cpu_time_total  # microseconds
         counts[group] += event.count
@@ -81,9 +85,9 @@ def operators(arm: str, work: Callable[[], Any], calls: int = 2) -> list[dict[st
         {
             "arm": arm,
             "operator": group,
-            "ms": value / calls / 1e3,
+            "ms": value / 1e3,
             "share": value / total,
-            "calls": counts[group] / calls,
+            "calls": counts[group],
         }
         for group, value in spent.most_common()
     ]

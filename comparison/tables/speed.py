@@ -19,13 +19,15 @@ from comparison.tables.table import (
     make_table,
     scientific,
 )
+from reproduction.forms import table_rows
 
+OF_BEST_ENDS = ("of_best_low", "of_best_high")
 NOT_PROFILED = "not profiled"  # runtimes that PyTorch's profiler does not see into
 SUBJECT = ("network", "task", "image_size", "batch_size", "arm", "precision")
 SPEED_COLUMNS = (
     *SUBJECT,
-    *("ms", "range", "images_per_s", "ratio", "interval", "aim", "verdict", "peak_mib"),
-    *("making_s", "rounds", "threads", "load", "statement"),
+    *("ms", "range", "images_per_s", "ratio", "interval", "aim", "of_best", "verdict"),
+    *("peak_mib", "making_s", "rounds", "device", "threads", "load", "statement"),
 )
 GROUPS = {
     "convolution": "convolution",
@@ -47,8 +49,9 @@ def speed(study: Study, records: Sequence[Record]) -> Table:
     rows = [row for record in timed for row in rows_of(record)]
     caption = (
         "Milliseconds a call (median and range over interleaved rounds), how many times as fast as "
-        "the reference with the 95 % interval, what was aimed at beforehand, and peak memory (MiB) "
-        "of a process that makes and runs this arm alone, PyTorch itself included."
+        "the reference with the 95 % interval, what was aimed at beforehand, how fast the deployed "
+        "form is beside the fastest runtime (%), and peak memory (MiB) of a process that makes and "
+        "runs this arm alone, PyTorch itself included; on a GPU, of its memory."
     )
     return make_table("speed", caption, SPEED_COLUMNS, rows, evidence.references(timed))
 
@@ -73,10 +76,12 @@ def _timed(record: Record, row: Row) -> dict[str, str]:
         "ratio": NOTHING if first else ratio_cell(row),
         "interval": NOTHING if first else interval(row["ratio_low"], row["ratio_high"], 2),
         "aim": aim_cell(row),
+        "of_best": of_best_cell(row),
         "verdict": row["verdict"] or NOTHING,
         "peak_mib": peak(record, row["arm"]) if ran else NOT_RUN,
         "making_s": fixed(row["making_s"], 1),
         "rounds": str(row["rounds"]) if ran else NOT_RUN,
+        "device": about["device"],
         "threads": str(row["threads"]),
         "load": f"{about['load_before']:.1f} to {about['load_after']:.1f}",
         "statement": row["statement"] if ran else row["status"],
@@ -97,12 +102,22 @@ def aim_cell(row: Row) -> str:
     return f"{row['aim']:g}" + ("" if row["aim_lower"] is None else f", ≥ {row['aim_lower']:g}")
 
 
+def of_best_cell(row: Row) -> str:
+    """Write the speed of what is deployed as a share of the fastest runtime's, with interval."""
+    if row.get("of_best") is None:
+        return NOTHING
+    low, high = (None if row[end] is None else 100 * row[end] for end in OF_BEST_ENDS)
+    return f"{fixed(100 * row['of_best'], 0)} % {interval(low, high, 0)}"
+
+
 def peak(record: Record, arm: str) -> str:
     """Write the peak memory of a process that made and ran an arm, in MiB.
 
     Earlier records hold it only up to where the arm was made, which says nothing.
     """
     row = row_where(record, "memory", arm=arm) or {}
+    if row.get("device_mib") is not None:
+        return fixed(row["device_mib"], 0)
     return fixed(row["peak_mib"], 0) if "peak_mib" in row else NOT_RECORDED
 
 
@@ -179,7 +194,7 @@ def _operators(record: Record, row: Row) -> dict[str, str]:
 
 ERROR_COLUMNS = (
     *("network", "task", "image_size", "batch_size", "form", "precision", "quantity", "n"),
-    *("reference", "value", "verdict", "reason"),
+    *("reference", "value", "verdict", "speed", "reason"),
 )
 
 
@@ -193,7 +208,8 @@ def errors(study: Study, records: Sequence[Record]) -> Table:
     once = list({tuple(row.values()): row for row in rows}.values())
     caption = (
         "Errors of the faster forms: of gradients against float64, with the reference's own beside "
-        "them, and of outputs against the original network; accuracy before and after."
+        "them, and of outputs against the original network; accuracy before and after; speed: how "
+        "many times as fast as the reference a form of training was when forms were chosen."
     )
     return make_table("errors", caption, ERROR_COLUMNS, once, evidence.references(timed))
 
@@ -211,5 +227,21 @@ def _error(record: Record, row: Row) -> dict[str, str]:
         "reference": NOTHING if row["reference"] is None else write(row["reference"]),
         "value": write(row["value"]),
         "verdict": row["verdict"] or NOTHING,
+        "speed": _tuned(about, row) if row["quantity"].startswith("gradient") else NOTHING,
         "reason": row["reason"] or NOTHING,
     }
+
+
+def _tuned(about: Row, row: Row) -> str:
+    """Write how fast a form was for a shape when the committed table was made."""
+    shape = (about["network"], about["image_size"][0], about["batch_size"])
+    found = [
+        entry
+        for tuned in table_rows()
+        if (tuned["network"], tuned["image_size"], tuned["batch_size"]) == shape
+        for entry in tuned["measured"]
+        if entry["form"] == row["form"]
+    ]
+    if not found:
+        return NOT_RUN
+    return f"×{found[0]['speedup']:.2f} {interval(found[0]['low'], found[0]['high'], 2)}"

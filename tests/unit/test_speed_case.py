@@ -1,12 +1,16 @@
 """The record of a timing: its tables, its verdict, its place in a study."""
 
 import hashlib
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from comparison.parameters import check
-from comparison.speed import case, machine, work
+from comparison.speed import case, errors, machine, work
 from comparison.speed.contenders import Setup, make
 from comparison.study import ROOT
 from comparison.timing_plan import SpeedRun, speed_run_id
@@ -22,6 +26,38 @@ def test_operators_are_grouped_and_their_shares_sum_to_one() -> None:
     by_group = {row["operator"]: row for row in rows}
     assert rows[0]["operator"] == "convolution"
     assert by_group["batch norm"]["calls"] > 0 and by_group["upsampling"]["ms"] > 0
+
+
+def test_a_disturbed_call_does_not_decide_where_the_time_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def event(key: str, microseconds: float) -> SimpleNamespace:
+        return SimpleNamespace(key=key, self_cpu_time_total=microseconds, count=1)
+
+    calls = iter([(10.0, 1.0), (10.0, 500.0), (12.0, 1.0)])  # the optimizer was held up once
+
+    def profiled(*_: object, **__: object) -> list[SimpleNamespace]:
+        convolution, update = next(calls)
+        return [event("aten::conv2d", convolution), event("aten::_fused_sgd_", update)]
+
+    monkeypatch.setattr(work, "_profiled", profiled)
+    rows = {row["operator"]: row for row in work.operators("fast", lambda: None)}
+    assert rows["convolution"]["ms"] == 0.012 and rows["optimizer"]["ms"] == 0.001
+    assert work.group_of("aten::addcmul") == "batch norm"
+
+
+def test_errors_are_measured_on_the_cpu_whatever_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu = SimpleNamespace(cpu=lambda: torch.zeros(2, 3, 32, 32))
+    monkeypatch.setattr(errors, "example", lambda setup: (on_gpu, None))
+    asked = []
+
+    def found(model: nn.Module, images: torch.Tensor, forms: list[Any]) -> list[Any]:
+        asked.extend([images.shape, *map(str, forms)])
+        return []
+
+    monkeypatch.setattr(errors.deployed, "output_errors", found)
+    assert errors.of_inference(replace(SMALL, device="cuda"), ["deploy", "reference"])
+    assert asked == [(2, 3, 32, 32), "cuda float32"]
 
 
 def test_counted_work_is_that_of_the_published_convention() -> None:

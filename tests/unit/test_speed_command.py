@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,24 @@ def test_a_mistake_is_one_sentence(
         ("onnxruntime", TRAINING, "onnxruntime is for inference; for training time fast"),
         ("fast", LATENCY, "the fast form is one of training"),
         ("cuda", LATENCY, "cuda does not run on the device 'cpu'"),
+        ("deploy", replace(LATENCY, device="mps"), "openvino does not run on the device 'mps'"),
+        ("folded", replace(LATENCY, device="cuda"), "eager does not run on the device 'cuda'"),
+        ("fast", replace(TRAINING, image_size=(32, 64)), "has none for this input"),
     ],
 )
 def test_arms_that_cannot_run_say_why(arm: str, setup: Setup, why: str) -> None:
     with pytest.raises(CannotRun, match=why):
         contenders.make(arm, setup)
+
+
+def test_a_runtime_that_fails_leaves_the_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object, **named: object) -> None:
+        raise RuntimeError("no kernel\nfor this")
+
+    monkeypatch.setattr(contenders.runtimes, "load", broken)
+    setup = replace(LATENCY, network="cls_hrnet_w18_small_v1", image_size=(32, 32))
+    with pytest.raises(CannotRun, match=r"^openvino failed: RuntimeError: no kernel$"):
+        contenders.make("openvino", setup)
 
 
 def test_bfloat16_needs_a_cpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

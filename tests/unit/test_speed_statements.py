@@ -1,5 +1,7 @@
 """No ratio is stated that its interval does not show; aims can be met, missed and not run."""
 
+from dataclasses import replace
+
 import pytest
 
 from comparison.speed import evidence, measure, statements
@@ -97,6 +99,22 @@ def test_deploy_must_come_near_the_fastest_runtime_of_the_same_run() -> None:
     assert "at 85% of the fastest runtime, 95% wanted" in found["reason"]
     unsure = interval(0.8, 0.9, 1.0)
     assert statements.judge(fast, aim(1.7), unsure)["verdict"] == "undecided"
+
+
+def test_where_nothing_ran_beside_what_is_deployed_it_is_said() -> None:
+    found = statements.judge(interval(1.9, 2.0, 2.1), replace(aim(1.7), arm="deploy"), None)
+    assert found["verdict"] == "reproduced" and "no runtime ran beside it" in found["reason"]
+
+
+@pytest.mark.parametrize("ratio", [interval(None, 1.69, None), interval(1.2, 1.5, 1.75)])
+def test_no_ratio_without_statement_is_in_the_reason(ratio: Interval) -> None:
+    told = statements.judge(ratio, aim(1.7, 1.5), None)["reason"]
+    assert told.startswith("no statement ") and f"x{ratio.value}" not in told
+
+
+def test_an_aim_for_processors_says_nothing_about_a_gpu() -> None:
+    told = statements.why_not_judged(aim(1.7), 2, [], "cuda")
+    assert told == "the aim is for a CPU, and the device was cuda"
 
 
 def test_an_aim_for_another_machine_is_neither_met_nor_missed() -> None:
