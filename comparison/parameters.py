@@ -212,6 +212,16 @@ def _check_together(values: Mapping[str, Any]) -> None:
             f"weights is 'trained', but network is {values['network']!r} and against "
             f"{values['against']!r}: trained weights are for classification, compared live"
         )
+    weights = values.get("weights_file")
+    if weights and not (ROOT / weights).is_file():
+        raise UserError(f"weights_file {weights!r} is not there: train first, or name another file")
+    decides = weights and "weights" not in values  # how a deployed form decides, in notebook 04
+    if decides and (values["network"] not in CLASSIFICATION or values["task"] != "inference"):
+        raise UserError(
+            f"weights_file is given, but network is {values['network']!r} and task "
+            f"{values['task']!r}: accuracy is that of a deployed classifier; leave the file out, "
+            "or give a network for classification and task = 'inference'"
+        )
     if values.get("form", "eager") != "eager" and values["arm"] != "reproduction":
         raise UserError(
             f"form is {values['form']!r}, but arm is {values['arm']!r}: forms are of the "

@@ -132,6 +132,8 @@ def run(options: argparse.Namespace, processes: Group) -> None:
     if options.form == "fast" and isinstance(task, Classification):
         share = recipe.batch_size // processes.ranks
         form = choose_form(options.network, task.dataset.image_size, share)
+    if processes.leads and options.form == "fast" and form == EAGER:
+        print("note: no fast form was tuned for this network and shape: eager steps", flush=True)
     if processes.leads:
         published = recipe_for(options.network, options.recipe)
         for sentence in departures(published, options.body, options.detections):

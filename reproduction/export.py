@@ -20,6 +20,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reproduction.checkpoints import load_checkpoint
+from reproduction.config import network_config
 from reproduction.deploy import DeployForm, fold
 from reproduction.errors import UserError
 from reproduction.networks import build_network
@@ -132,8 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reproduction.export", description=__doc__)
     parser.add_argument("--network", required=True, help="official name, e.g. cls_hrnet_w18")
     parser.add_argument("--classes", type=int, help="the official number unless given")
-    parser.add_argument("--weights", help="weights file; freshly initialized unless given")
-    parser.add_argument("--image-size", type=int, nargs="+", default=[224], help="side, or H W")
+    parser.add_argument("--weights", help="weights file; random weights of seed 0 unless given")
+    parser.add_argument(
+        "--image-size", type=int, nargs="+", help="side, or H W; the network's own unless given"
+    )
     parser.add_argument("--batch", type=int, help="the one batch size of the file; any by default")
     parser.add_argument("--out", required=True, help="the ONNX file to write")
     try:
@@ -145,15 +148,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(given: argparse.Namespace) -> Path:
-    height, width = given.image_size[0], given.image_size[-1]
-    if len(given.image_size) > 2 or min(height, width) < 1 or (given.batch or 1) < 1:
+    size = given.image_size or network_config(given.network).image_size
+    height, width = size[0], size[-1]
+    if len(size) > 2 or min(height, width) < 1 or (given.batch or 1) < 1:
         raise UserError(
-            f"image size {given.image_size} and batch {given.batch}: give one or two numbers of "
+            f"image size {size} and batch {given.batch}: give one or two numbers of "
             "pixels and a batch, all at least 1"
         )
+    torch.manual_seed(0)
     model = build_network(given.network, num_classes=given.classes)
     if given.weights:
         load_checkpoint(model, given.weights)
+    else:
+        print("note: no --weights, so that the weights are random", file=sys.stderr)
     example = torch.zeros(1, 3, height, width)
     return export_onnx(model, example, given.out, network=given.network, batch=given.batch)
 

@@ -8,6 +8,7 @@ decided at run time. No runtime reports anything to its makers.
 
 import hashlib
 import importlib.util
+import os
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,7 @@ RUNTIMES = ("eager", "torch_compile", "onnxruntime", "openvino", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 CHOICE = Path(__file__).with_name("runtimes.toml")
 FROM_FILE = ("onnxruntime", "openvino")
-_COMPILERS = ("c++", "g++", "clang++")
+_COMPILERS = {"darwin": "clang++"}  # what PyTorch's inductor calls, unless CXX names another
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's words
 
 Outputs = torch.Tensor | tuple[torch.Tensor, ...]
@@ -47,8 +48,9 @@ def unavailable(runtime: str, precision: str = "float32") -> str:
     if runtime == "cuda":
         return "" if torch.cuda.is_available() else "this machine has no CUDA device"
     if runtime == "torch_compile":
-        found = any(shutil.which(compiler) for compiler in _COMPILERS)
-        return "" if found else "torch.compile needs a C++ compiler, and none is installed"
+        compiler = os.environ.get("CXX") or _COMPILERS.get(sys.platform, "g++")
+        found = shutil.which(compiler)
+        return "" if found else f"torch.compile needs the C++ compiler {compiler}, which is missing"
     if runtime in FROM_FILE and not _is_installed(runtime):
         return f"the package {runtime} is not installed; requirements.lock lists it"
     if runtime == "onnxruntime" and precision == "bfloat16":

@@ -180,6 +180,24 @@ def test_nothing_is_left_of_a_file_that_fails(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_has_the_networks_own_size_and_says_if_weights_are_random(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes, weights = [], []
+
+    def keep(model: nn.Module, example: torch.Tensor, path: str, **_: object) -> str:
+        shapes.append(tuple(example.shape))
+        weights.append(next(model.parameters()).detach().clone())
+        return path
+
+    monkeypatch.setattr("reproduction.export.export_onnx", keep)
+    for _ in range(2):
+        assert main(["--network", "pose_hrnet_w32", "--out", str(tmp_path / "a.onnx")]) == 0
+    assert shapes[0] == (1, 3, 256, 192)
+    assert torch.equal(*weights)
+    assert "the weights are random" in capsys.readouterr().err
+
+
 MISTAKES = {
     "unknown network": (["--network", "resnet"], "resnet"),
     "no pixels": (["--network", "cls_hrnet_w18_small_v1", "--image-size", "0"], "at least 1"),
@@ -251,7 +269,8 @@ def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unavailable("eager") == ""
     assert "not installed" in unavailable("openvino")
     assert "no CUDA device" in unavailable("cuda", "bfloat16")
-    assert "C++ compiler" in unavailable("torch_compile")
+    monkeypatch.setenv("CXX", "clang++-99")
+    assert "needs the C++ compiler clang++-99, which is missing" in unavailable("torch_compile")
     with pytest.raises(UserError, match=r"openvino in float32 cannot be used: .*not installed"):
         deploy(tiny(), IMAGES)
 

@@ -1,6 +1,7 @@
 """What the notebooks accept."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,16 @@ def test_trained_weights_need_a_file() -> None:
         parameters.check("02_equivalence", {"weights": "trained"})
     with pytest.raises(UserError, match="against 'ours' is unknown; use one of reference, timm"):
         parameters.check("02_equivalence", {"against": "ours"})
+
+
+def test_weights_that_are_not_there_or_decide_nothing_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weights_file 'no\.pt' is not there"):
+        parameters.check("04_speed", {"weights_file": "no.pt"})
+    there = tmp_path / "weights.pt"
+    there.touch()
+    for wrong in ({"task": "training"}, {"network": "pose_hrnet_w32"}):
+        with pytest.raises(UserError, match="accuracy is that of a deployed classifier"):
+            parameters.check("04_speed", {"weights_file": str(there), **wrong})
 
 
 def test_imports_and_the_kernels_own_names_are_no_parameters() -> None:
