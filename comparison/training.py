@@ -54,6 +54,8 @@ def run(settings: Settings) -> dict[str, Any]:
     form = EAGER
     if settings.form == "fast":
         form = choose_form(settings.network, dataset.image_size, settings.batch_size)
+        if form == EAGER:
+            print("note: no fast form was tuned for this network and shape: eager steps")
     run_id = f"{settings.network}.{dataset.name}.{settings.arm}.seed{settings.seed}"
     run_id += "" if settings.form == "eager" else f".{settings.form}"
     folder = settings.results_dir / "checkpoints" / run_id
