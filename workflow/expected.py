@@ -32,7 +32,7 @@ def seconds(job: Job) -> int:
         return int(given["epochs"]) * EPOCH_S.get(name, LONG_EPOCH_S)
     if job.case == "equivalence":
         more_steps = int(given["steps"]) - 10
-        share = 1 + more_steps / (40 if more_steps > 0 else 20)  # from 20 on none runs free
+        share = 1 + more_steps / (40 if more_steps > 0 else 20)  # from 20 on no more run free
         return round(job.memory_mib / 1024 * COMPARISON_S_PER_GIB * share)
     if job.case == "tasks":
         scenes = int(given["epochs"]) * int(given["scenes"])

@@ -16,7 +16,7 @@ SCALING_COLUMNS = (
     *("jobs", "workers", "measured_s", "simulated_s", "difference", "speedup", "efficiency"),
 )
 TOTAL = "all"
-# Fixed before the measurement: of a step, and of a study's jobs.
+# What is aimed at: of a training step, and of all jobs' time.
 DATA_SHARE_AIM, START_SHARE_AIM = 0.02, 0.15
 
 

@@ -1,6 +1,7 @@
 """Many jobs on several workers: the simulation by hand, its check, and the study's cost."""
 
 import doctest
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,9 +106,16 @@ def test_workers_are_half_busy_until_the_longest_job_decides() -> None:
 
 def test_a_record_holds_both_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {1: taken(1, (0, 2), (2, 4)), 2: taken(2, (0, 2.5), (0, 2.5))}
-    monkeypatch.setattr(scaling, "run_jobs", lambda workers, networks=(): times[workers])
+    asked: list[tuple[int, int]] = []
+
+    def run_jobs(workers: int, networks: Sequence[str] = scaling.NETWORKS) -> list[Record]:
+        asked.append((workers, len(networks)))
+        return times[workers]
+
+    monkeypatch.setattr(scaling, "run_jobs", run_jobs)
     settings = SimpleNamespace(decisive=dict, command=lambda: "papermill")
     record = scaling.run(settings)
+    assert asked == [(1, 1), (1, 4), (2, 4)]  # the first one is not timed
     values = {m["name"]: m["value"] for m in record["measurements"]}
     assert values["speedup"] == 4 / 2.5 and values["slowdown"] == 5 / 4
     assert values["error"] == pytest.approx(0.2)  # 2 s from the times alone, 2.5 on the clock
