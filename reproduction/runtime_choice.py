@@ -128,10 +128,17 @@ def choose(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def updated(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """Put rows in the place of those of the same case and precision."""
-    keys = (*Case._fields, "precision")
-    by_key = {tuple(row[key] for key in keys): row for row in (*rows, *new)}
-    return list(by_key.values())
+    """Put rows in the place of those of the same case and precision.
+
+    A row stays where the new one lacks one of its runtimes: a machine without bfloat16 arithmetic
+    has nothing to say about it.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in (*rows, *new):
+        key = tuple(row[name] for name in (*Case._fields, "precision"))
+        if key not in found or set(found[key]["ms"]) <= set(row["ms"]):
+            found[key] = row
+    return list(found.values())
 
 
 def text_of(rows: Sequence[Row]) -> str:
@@ -147,6 +154,7 @@ def _machine() -> Row:
     packages = ("torch", "onnxruntime", "openvino")
     return {
         "processor": _processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2),
         **{name: version(name) for name in packages},

@@ -329,11 +329,13 @@ def test_the_least_slow_over_all_cases_is_chosen() -> None:
 
 def test_new_timings_take_the_place_of_those_of_their_case_and_precision() -> None:
     rows = tomllib.loads((ROOT / "reproduction" / "runtimes.toml").read_text("utf-8"))["measured"]
-    new = {**rows[0], "times_best": {"eager": 1.0}, "processor": "another"}
-    found = tomllib.loads(text_of(updated(rows, [new])))
+    slower = {**rows[0]["times_best"], "openvino": 99.0}
+    new = {**rows[0], "times_best": slower, "processor": "another"}
+    lacking = {**rows[-1], "ms": {"eager": 1.0}, "times_best": {"eager": 1.0}}
+    found = tomllib.loads(text_of(updated(rows, [new, lacking])))
 
-    assert found["measured"] == [new, *rows[1:]]
-    assert found["chosen"]["float32"] == "eager"  # no other is in all cases now
+    assert found["measured"] == [new, *rows[1:]]  # a machine that lacks a runtime changes nothing
+    assert found["chosen"]["float32"] == "onnxruntime"
     assert found["chosen"]["bfloat16"] == chosen("bfloat16")
 
 
