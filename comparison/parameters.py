@@ -214,7 +214,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
         )
     weights = values.get("weights_file")
     if weights and not (ROOT / weights).is_file():
-        raise UserError(f"weights_file {weights!r} is not there: train first, or name another file")
+        raise UserError(
+            f"weights_file {weights!r} is not there, seen from {ROOT}: train first, or name "
+            "another file"
+        )
     decides = weights and "weights" not in values  # how a deployed form decides, in notebook 04
     if decides and (values["network"] not in CLASSIFICATION or values["task"] != "inference"):
         raise UserError(

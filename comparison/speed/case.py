@@ -81,8 +81,8 @@ def roofline_rows(timed: Timed, speed: Sequence[Row]) -> list[Row]:
 
 
 def error_tables(timed: Timed, arms: list[str], settings: Any) -> dict[str, list[Row]]:
-    """Measure what the faster forms compute."""
-    setup = timed.setup
+    """Measure what the faster forms compute that ran."""
+    setup, arms = timed.setup, [arm for arm in arms if arm in timed.made]
     rows: list[Row] = []
     gradients: list[Row] = []
     if setup.task == "training":
@@ -90,7 +90,7 @@ def error_tables(timed: Timed, arms: list[str], settings: Any) -> dict[str, list
             rows, gradients = errors.of_training(setup, settings.accuracy_seeds)
     elif errors.forms_of(setup, arms):
         rows = errors.of_inference(setup, arms)
-    if settings.weights_file:
+    if settings.weights_file and errors.forms_of(setup, arms):
         rows += errors.of_decisions(setup, arms, settings.weights_file, settings.data)
     return {"errors": rows, "gradients": gradients}
 

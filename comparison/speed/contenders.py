@@ -234,7 +234,7 @@ def _runtime(runtime: str, arm: str = "") -> Callable[[Setup], Made]:
             run(images)
         except UserError:
             raise
-        except Exception as error:  # of somebody else's code; the other arms can still be timed
+        except Exception as error:  # whatever it is: the row says it, the others are still timed
             said = str(error).strip().partition("\n")[0]
             raise CannotRun(f"{runtime} failed: {type(error).__name__}: {said}") from error
         eager = runtime == "eager"

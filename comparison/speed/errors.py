@@ -15,7 +15,7 @@ from comparison.study import ROOT
 from comparison.tune import candidates
 from reproduction import UserError, build_network
 from reproduction.checkpoints import load_checkpoint
-from reproduction.forms import EAGER, Form, choose_form
+from reproduction.forms import EAGER, KEYS, Form, choose_form, table_rows
 from reproduction.runtimes import chosen
 from reproduction.tasks.classification.sources import load_dataset
 
@@ -27,6 +27,7 @@ GRADIENT_BATCH = 128  # float64 takes long; a form may treat smaller maps in ano
 GRADIENT_FACTOR = 10.0
 CHECKED_IMAGES = 2
 RUNTIME_OF = {"folded": "eager"}  # what `reproduction.runtimes` calls an arm, where it differs
+TUNED = {"tuned": "speedup", "tuned_low": "low", "tuned_high": "high"}  # in the table of forms
 ARM_OF = {runtime: arm for arm, runtime in RUNTIME_OF.items()}
 
 
@@ -49,16 +50,28 @@ def of_training(setup: Setup, accuracy_seeds: int = 0) -> tuple[list[Row], list[
     taken = gradient_error.gradient_errors(setup.network, height, batch, forms, SEEDS)
     summed = {row["form"]: row for row in gradient_error.summarize(taken)}
     own = summed.pop(gradient_error.REFERENCE)["error"]
-    rows = [_gradient(summed[each.name], each, own, each in (EAGER, form)) for each in forms]
+    tuned = _tuned(setup)
+    rows = [
+        _gradient(summed[each.name], each, own, each in (EAGER, form), tuned.get(each.name, {}))
+        for each in forms
+    ]
     return rows + learning.measure(form, accuracy_seeds), taken
 
 
-def _gradient(found: Row, form: Form, own: float, judged: bool) -> Row:
+def _tuned(setup: Setup) -> dict[str, Row]:
+    """Return how fast each form was for a shape when the committed table was made, by form."""
+    shape = (setup.network, setup.image_size[0], setup.batch_size, setup.precision)
+    rows = (row for row in table_rows() if tuple(row[key] for key in KEYS) == shape)
+    return {entry["form"]: entry for row in rows for entry in row["measured"]}
+
+
+def _gradient(found: Row, form: Form, own: float, judged: bool, tuned: Row) -> Row:
     verdict = gradient_verdict(found["ratio_low"], found["ratio_high"], form.autocast)
     factor = f"{found['ratio']:.2g} {_bounds(found)} times the reference's own"
     return {
         "form": form.name,
         "precision": form.autocast or "float32",
+        **{key: tuned.get(name) for key, name in TUNED.items()},
         "quantity": "gradient, relative L2",
         "n": found["seeds"],
         "reference": own,

@@ -118,14 +118,16 @@ def of_equal_speed(study: Study, records: Sequence[Record]) -> Verdict:
 
 def named(row: Row) -> str:
     """Name the input of a row."""
-    return f"{row['network']}, {row['task']}, {row['image_size']}, batch {row['batch_size']}"
+    small = ", bfloat16" if row["timed_precision"] == "bfloat16" else ""
+    what = f"{row['network']}, {row['task']}, {row['image_size']}"
+    return f"{what}, batch {row['batch_size']}{small}"
 
 
 def of_errors(task: str) -> Callable[[Sequence[Record]], Verdict]:
     """Judge what the faster forms compute, by the rows of all timings of a task.
 
-    Not judged are eager execution, which is no faster form, and bfloat16, which is other
-    arithmetic: their rows are in the table.
+    Not judged are eager training, which is no faster form, and gradients and accuracies in
+    bfloat16, which is other arithmetic: their rows are in the table.
     """
 
     def judge(records: Sequence[Record]) -> Verdict:
@@ -146,11 +148,19 @@ def of_errors(task: str) -> Callable[[Sequence[Record]], Verdict]:
         ]
         reason = f"{', '.join(parts)} within tolerance"
         if bad := [row for row in judged if row["verdict"] == outcome and outcome not in GOOD]:
-            row = max(bad, key=lambda row: row["value"] / (row["reference"] or math.inf))
+            row = max(bad, key=_how_bad)
             reason += f"; the worst: {row['form']}: {row['reason']}"
         return Verdict(outcome=outcome, reason=reason, records=len(mine))
 
     return judge
+
+
+def _how_bad(row: Row) -> float:
+    """Order errors by their multiple of the reference's own, and accuracies by what is lost."""
+    value, beside = row["value"], row["reference"]
+    if value is None or not beside:  # no number at all, or one that nothing may stand beside
+        return math.inf
+    return float(beside - value if row["quantity"].startswith("accuracy") else value / beside)
 
 
 def of_aims(task: str, proven: Callable[[Sequence[Record]], Verdict]) -> Judge:

@@ -25,7 +25,7 @@ class Timed:
         setup: What was timed.
         made: The arms that ran.
         absent: Why each of the others did not.
-        making_s: Seconds that each arm took to be made, compilation included.
+        making_s: Seconds that each arm took to be made and warmed up, compilation included.
         rounds: Every round.
         load: Of the machine, before and after.
     """
@@ -62,11 +62,10 @@ def measure(
         started = time.perf_counter()
         try:
             timed.made[arm] = make(arm, setup)
+            timings[arm] = timing.timer(timed.made[arm].work, device)
         except CannotRun as reason:
             timed.absent[arm] = " ".join(str(reason).split())
         timed.making_s[arm] = time.perf_counter() - started
-        if arm in timed.made:
-            timings[arm] = timing.timer(timed.made[arm].work, device)
     if timings:
         tell(f"timing {', '.join(timings)} over {rounds} rounds")
         timed.rounds = list(timing.interleave(timings, rounds))

@@ -1,7 +1,7 @@
 """Peak memory of one arm, in a process of its own.
 
 Within one process the arms would share what the first of them left behind. So each is made and run
-twice in a fresh process: ``python -m comparison.speed.memory SETUP``, which prints its row as JSON.
+in a fresh process: ``python -m comparison.speed.memory SETUP``, which prints its row as JSON.
 """
 
 import json
@@ -40,8 +40,8 @@ def measure_here(arm: str, setup: Setup) -> dict[str, Any]:
 
     Returns:
         Peaks in MiB, each since the process began: `start_mib` with everything imported,
-        `making_mib` when the arm was made (and compiled), `peak_mib` after it ran; `device_mib` on
-        an accelerator.
+        `making_mib` when the arm was made (a runtime runs once for that), `peak_mib` after it ran;
+        `device_mib` on an accelerator.
     """
     torch.set_num_threads(setup.threads)
     start = peak_mib()

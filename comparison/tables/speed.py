@@ -7,6 +7,7 @@ from comparison import evidence
 from comparison.evidence import Record, Row, row_where
 from comparison.speed import evidence as found
 from comparison.speed import statements
+from comparison.speed.errors import ARM_OF
 from comparison.speed.statements import NO_STATEMENT
 from comparison.study import Study
 from comparison.tables.table import (
@@ -19,7 +20,6 @@ from comparison.tables.table import (
     make_table,
     scientific,
 )
-from reproduction.forms import table_rows
 
 OF_BEST_ENDS = ("of_best_low", "of_best_high")
 NOT_PROFILED = "not profiled"  # runtimes that PyTorch's profiler does not see into
@@ -209,7 +209,7 @@ def errors(study: Study, records: Sequence[Record]) -> Table:
     caption = (
         "Errors of the faster forms: of gradients against float64, with the reference's own beside "
         "them, and of outputs against the original network; accuracy before and after; speed: how "
-        "many times as fast as the reference a form of training was when forms were chosen."
+        "many times as fast as the reference a form of training is, or was when forms were chosen."
     )
     return make_table("errors", caption, ERROR_COLUMNS, once, evidence.references(timed))
 
@@ -223,25 +223,28 @@ def _error(record: Record, row: Row) -> dict[str, str]:
         "task": about["task"],
         "image_size": "x".join(map(str, about["image_size"])),
         "batch_size": str(about["batch_size"]),
-        **{name: str(row[name]) for name in ("form", "precision", "quantity", "n")},
+        "form": _form(about, row),
+        **{name: str(row[name]) for name in ("precision", "quantity", "n")},
         "reference": NOTHING if row["reference"] is None else write(row["reference"]),
         "value": write(row["value"]),
         "verdict": row["verdict"] or NOTHING,
-        "speed": _tuned(about, row) if row["quantity"].startswith("gradient") else NOTHING,
+        "speed": _speed_of(record, row) if row["quantity"].startswith("gradient") else NOTHING,
         "reason": row["reason"] or NOTHING,
     }
 
 
-def _tuned(about: Row, row: Row) -> str:
-    """Write how fast a form was for a shape when the committed table was made."""
-    shape = (about["network"], about["image_size"][0], about["batch_size"])
-    found = [
-        entry
-        for tuned in table_rows()
-        if (tuned["network"], tuned["image_size"], tuned["batch_size"]) == shape
-        for entry in tuned["measured"]
-        if entry["form"] == row["form"]
-    ]
-    if not found:
-        return NOT_RUN
-    return f"×{found[0]['speedup']:.2f} {interval(found[0]['low'], found[0]['high'], 2)}"
+def _form(about: Row, row: Row) -> str:
+    """Name a form as its arm is named; earlier records have the runtime's name."""
+    form = str(row["form"])
+    return ARM_OF.get(form, form) if about["task"] == "inference" else form
+
+
+def _speed_of(record: Record, row: Row) -> str:
+    """Write how fast a form of training is: as timed in the same run, else when it was tuned."""
+    for timed in record["tables"]["speed"]:
+        is_eager = timed["arm"] == "reproduction" and row["form"] == "eager"
+        if is_eager or (timed["arm"] == "fast" and timed["how"] == row["form"]):
+            return f"{ratio_cell(timed)} {interval(timed['ratio_low'], timed['ratio_high'], 2)}"
+    if row.get("tuned") is not None:
+        return f"×{row['tuned']:.2f} {interval(row['tuned_low'], row['tuned_high'], 2)}"
+    return NOT_RECORDED

@@ -242,6 +242,11 @@ def test_only_faster_forms_are_counted_and_the_worst_is_named(study: Study) -> N
     assert "1 of 3 gradients, 1 of 1 accuracies within tolerance" in told.reason
     assert told.reason.endswith("the worst: products: products said so")
 
+    broken = {**row("openvino", 0.0, "not reproduced"), "value": None}  # its output was not finite
+    outputs = [{**entry, "quantity": "output, largest error"} for entry in (rows[1], broken)]
+    told = verdict(study, "C17", timings(errors=outputs)[1])
+    assert told.outcome == "not reproduced" and told.reason.endswith("openvino said so")
+
 
 def test_the_claim_on_the_comparison_holds_by_its_gates(study: Study) -> None:
     told = verdict(study, "C6", synthetic.trial())

@@ -7,6 +7,7 @@ import pytest
 from comparison import claims, numbers
 from comparison.study import ARMS, Study
 from tests import synthetic, synthetic_base
+from tests.synthetic_speed import LATENCY, timing
 
 PLACEHOLDERS = {
     "<claim>": [claim.id for claim in claims.CLAIMS],
@@ -104,6 +105,10 @@ def test_without_records_results_read_not_run(study: Study) -> None:
         ("exchange.images", "2160"),
         ("exchange.flips_float32", "6"),
         ("speed.reproduction_low", "0.98"),
+        ("speed.reproduction_timings", "2"),
+        ("speed.slower", "none"),
+        ("cost.data_over", "0"),
+        ("scaling.error", "0.0 %"),
         ("speed.aims_met", "2"),
         ("roof.reference", "30 %"),
         ("audit.longest_run", "30"),
@@ -117,6 +122,11 @@ def test_without_records_results_read_not_run(study: Study) -> None:
 )
 def test_numbers_are_what_the_records_say(found: numbers.Numbers, key: str, text: str) -> None:
     assert found[key]["text"] == text
+
+
+def test_where_deployment_is_slower_is_quoted(study: Study) -> None:
+    found = numbers.collect(study, [timing(LATENCY, {"deploy": 0.8})])
+    assert found["speed.slower"]["text"] == "cls_hrnet_w18, inference, 224x224, batch 1"
 
 
 def test_comparisons_with_timm_are_quoted_apart(study: Study) -> None:

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from comparison.__main__ import main
-from comparison.speed import command, contenders, memory
+from comparison.speed import case, command, contenders, measure, memory
 from comparison.speed.contenders import CannotRun, Setup
 from comparison.study import ROOT
 from reproduction import UserError
@@ -79,9 +80,14 @@ def test_a_runtime_that_fails_leaves_the_others_their_turn(monkeypatch: pytest.M
         raise RuntimeError("no kernel\nfor this")
 
     monkeypatch.setattr(contenders.runtimes, "load", broken)
-    setup = replace(LATENCY, network="cls_hrnet_w18_small_v1", image_size=(32, 32))
-    with pytest.raises(CannotRun, match=r"^openvino failed: RuntimeError: no kernel$"):
-        contenders.make("openvino", setup)
+    setup = replace(LATENCY, network="cls_hrnet_w18_small_v1", image_size=(32, 32), threads=1)
+    timed = measure.measure(setup, ["openvino", "reproduction"], rounds=1)
+    assert timed.absent == {"openvino": "openvino failed: RuntimeError: no kernel"}
+    assert list(timed.made) == ["reproduction"] and len(timed.rounds) == 1
+    # Nor is it asked for its errors, behind all timing.
+    monkeypatch.setattr(case.errors, "of_inference", lambda setup, arms: [arms])
+    given = SimpleNamespace(weights_file="")
+    assert case.error_tables(timed, ["openvino", "reproduction"], given)["errors"] == []
 
 
 def test_bfloat16_needs_a_cpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

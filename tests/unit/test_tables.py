@@ -10,11 +10,12 @@ import pytest
 
 from comparison import products
 from comparison.study import Study
-from comparison.tables import Table, build_tables
+from comparison.tables import Table, build_tables, speed
 from comparison.tables import study as about
 from comparison.tables import table as cells
 from comparison.tables.table import CONTRACT, NOT_RUN, REFERENCE_COLUMN, fixed, make_table
 from tests import synthetic, synthetic_speed
+from tests.synthetic_speed import LATENCY, TRAINING, error, timing
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,31 @@ def test_a_ratio_that_cannot_be_told_is_not_printed(study: Study) -> None:
     wide = [row for row in rows(made["speed"]) if row["arm"] != "reference"]
     assert {row["ratio"] for row in wide} == {"no statement"}
     assert all(row["statement"].startswith("no statement: the spread") for row in wide)
+
+
+def test_what_is_deployed_stands_beside_the_fastest_runtime_and_the_gpus_memory_counts(
+    study: Study,
+) -> None:
+    record = timing(LATENCY, {"deploy": 2.0, "openvino": 2.5}, spread=0.0)
+    record["subject"]["device"] = "cuda"
+    record["tables"]["memory"][1]["device_mib"] = 123.0
+    told = {row["arm"]: row for row in speed.rows_of(record)}
+    assert told["deploy"]["of_best"] == "80 % [80, 80]" and told["openvino"]["of_best"] == "–"
+    assert told["deploy"]["device"] == "cuda" and told["deploy"]["peak_mib"] == "123"
+
+
+def test_gradients_stand_beside_speed_and_folded_networks_have_one_name(study: Study) -> None:
+    forms = [
+        {**error("training"), "form": "fast"},  # what the arm of that name ran
+        {**error("training"), "form": "other", "tuned": 1.5, "tuned_low": 1.4, "tuned_high": 1.6},
+        {**error("training"), "form": "unknown"},
+    ]
+    found = speed.errors(study, [timing(TRAINING, {"fast": 1.8}, spread=0.0, errors=forms)])
+    told = {row["form"]: row["speed"] for row in rows(found)}
+    assert told["fast"] == "×1.80 [1.80, 1.80]" and told["other"] == "×1.50 [1.40, 1.60]"
+    assert told["unknown"] == "not recorded"
+    old = timing(LATENCY, {"deploy": 2.0}, errors=[{**error("inference"), "form": "eager"}])
+    assert [row["form"] for row in rows(speed.errors(study, [old]))] == ["folded"]
 
 
 def test_accuracy_shows_means_difference_and_verdict(tables: dict[str, Table]) -> None:
