@@ -224,30 +224,6 @@ def test_without_a_trace_the_recorded_numbers_are_not_run(study: Study) -> None:
     assert verdict(study, "C4", untraced).outcome == "not run"
 
 
-def test_only_faster_forms_are_counted_and_the_worst_is_named(study: Study) -> None:
-    def row(form: str, value: float, verdict: str) -> dict[str, Any]:
-        made = {**error("training"), "form": form, "value": value, "verdict": verdict}
-        return {**made, "reason": f"{form} said so"}
-
-    rows = [
-        row("eager", 1e-6, "within tolerance"),
-        row("channels last", 1.2e-6, "explained difference"),
-        row("products", 1.8e-6, "explained difference"),
-        row("small products", 1e-6, "within tolerance"),
-        row("bfloat16", 8e-5, "not comparable"),
-        {**row("products", 97.0, "within tolerance"), "quantity": "accuracy after training, %"},
-    ]
-    told = verdict(study, "C16", timings(errors=rows)[0])
-    assert told.outcome == "explained difference"
-    assert "1 of 3 gradients, 1 of 1 accuracies within tolerance" in told.reason
-    assert told.reason.endswith("the worst: products: products said so")
-
-    broken = {**row("openvino", 0.0, "not reproduced"), "value": None}  # its output was not finite
-    outputs = [{**entry, "quantity": "output, largest error"} for entry in (rows[1], broken)]
-    told = verdict(study, "C17", timings(errors=outputs)[1])
-    assert told.outcome == "not reproduced" and told.reason.endswith("openvino said so")
-
-
 def test_the_claim_on_the_comparison_holds_by_its_gates(study: Study) -> None:
     told = verdict(study, "C6", synthetic.trial())
     assert told.outcome == "reproduced" and "11 of 11 faults caught" in told.reason

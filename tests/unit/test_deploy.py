@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ from torch import nn
 from reproduction import UserError, build_network
 from reproduction.deploy import DeployForm, fold
 from reproduction.export import export_onnx, main, weights_sha256
-from reproduction.runtime_choice import choose, interleaved, text_of, updated
 from reproduction.runtimes import (
     PRECISIONS,
     RUNTIMES,
@@ -315,37 +313,6 @@ def test_deploy_runs_the_committed_choice(monkeypatch: pytest.MonkeyPatch) -> No
     deploy(tiny(), IMAGES, "bfloat16")
 
     assert asked == [(chosen("bfloat16"), {"precision": "bfloat16"})]
-
-
-def test_the_least_slow_over_all_cases_is_chosen() -> None:
-    cases = [{"a": 1.0, "b": 1.1}, {"a": 1.5, "b": 1.0}]
-    rows = [{"precision": "float32", "times_best": ratios} for ratios in cases]
-
-    assert choose(rows) == {"float32": "b"}
-    assert '\nfloat32 = "b"\n' in text_of(rows)
-    rows[0]["times_best"] = {"a": 1.0}  # b was not timed there
-    assert choose(rows) == {"float32": "a"}
-
-
-def test_new_timings_take_the_place_of_those_of_their_case_and_precision() -> None:
-    rows = tomllib.loads((ROOT / "reproduction" / "runtimes.toml").read_text("utf-8"))["measured"]
-    slower = {**rows[0]["times_best"], "openvino": 99.0}
-    new = {**rows[0], "times_best": slower, "processor": "another"}
-    lacking = {**rows[-1], "ms": {"eager": 1.0}, "times_best": {"eager": 1.0}}
-    found = tomllib.loads(text_of(updated(rows, [new, lacking])))
-
-    assert found["measured"] == [new, *rows[1:]]  # a machine that lacks a runtime changes nothing
-    assert found["chosen"]["float32"] == "onnxruntime"
-    assert found["chosen"]["bfloat16"] == chosen("bfloat16")
-
-
-def test_turns_are_taken_forwards_and_backwards() -> None:
-    order: list[str] = []
-    work = {name: lambda _, name=name: order.append(name) for name in "ab"}
-    taken = interleaved(work, IMAGES, 2)
-
-    assert "".join(order) == "ab" + "abba" * 2
-    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 4, "b": 4}
 
 
 def test_a_form_is_a_module_around_the_network() -> None:

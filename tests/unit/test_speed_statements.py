@@ -1,16 +1,18 @@
 """No ratio is stated that its interval does not show; aims can be met, missed and not run."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from comparison.claims import claim_named
 from comparison.speed import evidence, measure, statements
 from comparison.speed.statements import Aim, aims
 from comparison.statistics import Interval
 from comparison.study import Study
 from reproduction import NETWORKS
 from tests import synthetic
-from tests.synthetic_speed import LATENCY, TRAINING, timed, timing, timings
+from tests.synthetic_speed import LATENCY, TRAINING, error, timed, timing, timings
 
 SPREAD = "no statement: the spread"
 
@@ -174,3 +176,27 @@ def test_records_of_the_old_layout_read_not_run(study: Study) -> None:
     old["tables"] = {"speed": [{"task": "latency", "ratio": 1.0}], "rounds": []}
     assert evidence.timed([old]) == []
     assert evidence.of_equal_speed(study, [old]).outcome == "not run"
+
+
+def test_only_faster_forms_are_counted_and_the_worst_is_named(study: Study) -> None:
+    def row(form: str, value: float, verdict: str) -> dict[str, Any]:
+        made = {**error("training"), "form": form, "value": value, "verdict": verdict}
+        return {**made, "reason": f"{form} said so"}
+
+    rows = [
+        row("eager", 1e-6, "within tolerance"),
+        row("channels last", 1.2e-6, "explained difference"),
+        row("products", 1.8e-6, "explained difference"),
+        row("small products", 1e-6, "within tolerance"),
+        row("bfloat16", 8e-5, "not comparable"),
+        {**row("products", 97.0, "within tolerance"), "quantity": "accuracy after training, %"},
+    ]
+    told = claim_named("C16").verdict(study, timings(errors=rows)[:1])
+    assert told.outcome == "explained difference"
+    assert "1 of 3 gradients, 1 of 1 accuracies within tolerance" in told.reason
+    assert told.reason.endswith("the worst: products: products said so")
+
+    broken = {**row("openvino", 0.0, "not reproduced"), "value": None}  # its output was not finite
+    outputs = [{**entry, "quantity": "output, largest error"} for entry in (rows[1], broken)]
+    told = claim_named("C17").verdict(study, timings(errors=outputs)[1:])
+    assert told.outcome == "not reproduced" and told.reason.endswith("openvino said so")
