@@ -105,17 +105,20 @@ def test_workers_are_half_busy_until_the_longest_job_decides() -> None:
 
 
 def test_a_record_holds_both_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second time everything takes twice as long.
     times = {1: taken(1, (0, 2), (2, 4)), 2: taken(2, (0, 2.5), (0, 2.5))}
+    again = {1: taken(1, (0, 4), (4, 8)), 2: taken(2, (0, 5), (0, 5))}
     asked: list[tuple[int, int]] = []
 
     def run_jobs(workers: int, networks: Sequence[str] = scaling.NETWORKS) -> list[Record]:
         asked.append((workers, len(networks)))
-        return times[workers]
+        return again[workers] if len(asked) > 3 else times[workers]
 
     monkeypatch.setattr(scaling, "run_jobs", run_jobs)
     settings = SimpleNamespace(decisive=dict, command=lambda: "papermill")
     record = scaling.run(settings)
-    assert asked == [(1, 1), (1, 4), (2, 4)]  # the first one is not timed
+    assert asked == [(1, 1), (1, 4), (2, 4), (2, 4), (1, 4)]  # the first one is not timed
+    assert [row["measured_s"] for row in record["tables"]["runs"]] == [6, 3.75]
     values = {m["name"]: m["value"] for m in record["measurements"]}
     assert values["speedup"] == 4 / 2.5 and values["slowdown"] == 5 / 4
     assert values["error"] == pytest.approx(0.2)  # 2 s from the times alone, 2.5 on the clock
