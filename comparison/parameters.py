@@ -215,7 +215,7 @@ def _check_together(values: Mapping[str, Any]) -> None:
     weights = values.get("weights_file")
     if weights and not (ROOT / weights).is_file():
         raise UserError(
-            f"weights_file {weights!r} is not there, seen from {ROOT}: train first, or name "
+            f"weights_file {weights!r} does not exist, seen from {ROOT}: train first, or name "
             "another file"
         )
     decides = weights and "weights" not in values  # how a deployed form decides, in notebook 04

@@ -91,4 +91,7 @@ def test_all_timed_forms_are_shown_and_only_the_chosen_one_is_judged(
     assert {row["form"] for row in laid_out} == timed == set(asked)
     judged = {row["form"] for row in laid_out if row["verdict"]}
     assert judged == {"eager", "channels last, products to 2x2"}
-    assert all("3 times the reference's own" in row["reason"] for row in laid_out)
+    tuned = [row for row in laid_out if row["tuned"] is not None]  # what the committed table timed
+    assert judged <= {row["form"] for row in tuned}
+    assert all(row["tuned_low"] <= row["tuned"] <= row["tuned_high"] for row in tuned)
+    assert all("3 [3, 3] times the reference's own" in row["reason"] for row in laid_out)

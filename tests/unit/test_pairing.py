@@ -71,7 +71,7 @@ def test_an_unknown_network_is_a_sentence() -> None:
 
 
 def test_a_missing_weights_file_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.safetensors' is not there"):
+    with pytest.raises(UserError, match=r"gone\.safetensors' does not exist"):
         settings(weights_file=str(tmp_path / "gone.safetensors"))
 
 

@@ -51,7 +51,7 @@ def test_trained_weights_need_a_file() -> None:
 
 
 def test_weights_that_are_not_there_or_decide_nothing_are_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"weights_file 'no\.pt' is not there"):
+    with pytest.raises(UserError, match=r"weights_file 'no\.pt' does not exist"):
         parameters.check("04_speed", {"weights_file": "no.pt"})
     there = tmp_path / "weights.pt"
     there.touch()
