@@ -150,6 +150,20 @@ def text_of(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _table(path: Path) -> list[Row]:
+    """Read the rows of a table; none where there is no file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))["measured"] if path.exists() else []
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): restore the committed file, or remove it"
+        ) from error
+
+
 def _machine() -> Row:
     packages = ("torch", "onnxruntime", "openvino")
     return {
@@ -187,12 +201,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=CHOICE, help="the table to bring up to date")
     given = parser.parse_args(arguments)
     try:
-        there = tomllib.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
+        there = _table(given.out)
         cases = [(case, precision) for precision in given.precision for case in CASES]
         new = [measure(case, precision, given.rounds) for case, precision in cases]
-        text = text_of(updated(there.get("measured", []), new))
+        text = text_of(updated(there, new))
         write_whole(given.out, text)
-    except (UserError, OSError, ValueError) as error:  # also a table that is no TOML
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(text, end="")

@@ -1,11 +1,13 @@
 """The table of runtimes: who is chosen, what new timings replace, and how turns are taken."""
 
 import tomllib
+from pathlib import Path
 
+import pytest
 import torch
 
 from comparison.study import ROOT
-from reproduction.runtime_choice import choose, interleaved, text_of, updated
+from reproduction.runtime_choice import choose, interleaved, main, text_of, updated
 from reproduction.runtimes import chosen
 
 IMAGES = torch.zeros(2, 3, 32, 32)
@@ -40,3 +42,14 @@ def test_turns_are_taken_forwards_and_backwards() -> None:
 
     assert "".join(order) == "ab" + "abba" * 2
     assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 4, "b": 4}
+
+
+def test_a_damaged_table_is_a_sentence_before_anything_is_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "runtimes.toml"
+    for text in ("damaged =", "[chosen]\n"):
+        table.write_text(text)
+        assert main(["--out", str(table)]) == 2
+        assert f"{table} is damaged" in capsys.readouterr().err
+        assert table.read_text() == text
