@@ -117,12 +117,14 @@ def read_batches(
             yield list(under_way.popleft())
 
 
-def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack images or label maps of a batch.
+def stacked(arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Stack images or label maps of a batch, unless they are one array already.
 
     Raises:
         UserError: The sizes differ.
     """
+    if isinstance(arrays, np.ndarray):
+        return arrays
     sizes = sorted({array.shape[:2] for array in arrays})
     if len(sizes) > 1:
         raise UserError(
@@ -132,8 +134,8 @@ def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(arrays)
 
 
-def normalized(images: Sequence[np.ndarray]) -> torch.Tensor:
-    """Stack images (H, W, 3) uint8 of one size as the networks take them.
+def normalized(images: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
+    """Stack images (H, W, 3) uint8 of one size, or (B, H, W, 3), as the networks take them.
 
     Returns:
         (B, 3, H, W) float32.

@@ -21,6 +21,7 @@ from reproduction.tasks.keypoints.crops import (
     CropBox,
     coco_crop_box,
     crop_images,
+    crop_matrices,
     crop_matrix,
     transform_points,
 )
@@ -179,7 +180,7 @@ class ScenePose:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return digits' crops (B, H, W, 3) uint8, target heatmaps and keypoint weights."""
         size = (self.crop_px, self.crop_px)
-        matrices = np.stack([crop_matrix(digit.box, size) for digit in digits])
+        matrices = crop_matrices([digit.box for digit in digits], size)
         which, places = np.array([(digit.scene, digit.place) for digit in digits]).T
         points = transform_points(scenes.keypoints_xy[which, places], matrices)
         maps, weights = self.encode(points.reshape(-1, 2))  # all keypoints of the batch at once

@@ -119,4 +119,4 @@ class SceneLabeling:
 
 def batch_of(images: np.ndarray, hashed: np.ndarray, targets: Any) -> Batch:
     """Normalize images (B, H, W, 3) uint8; the digest is of their bytes and of `hashed`."""
-    return Batch(normalized(list(images)), targets, digest_of(images, hashed))
+    return Batch(normalized(images), targets, digest_of(images, hashed))
