@@ -194,6 +194,6 @@ def test_every_job_has_an_expected_time(study: str) -> None:
 def test_quick_has_the_documented_jobs() -> None:
     counts = Counter(job.case for job in jobs_of(load_study("quick")))
     assert counts == {
-        **{"networks": 10, "equivalence": 5, "training": 6, "tasks": 8, "speed": 2},
+        **{"networks": 10, "equivalence": 5, "training": 6, "tasks": 4, "speed": 2},
         **{"differences": 1, "trial": 1, "audit": 1},
     }
