@@ -11,7 +11,7 @@ from comparison import agreement, judges
 from comparison.evidence import Record
 from comparison.judges import Judge, Verdict
 from comparison.speed import evidence as timings
-from comparison.study import Study, StudyError
+from comparison.study import DEFAULT, Study, StudyError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,10 @@ class Claim:
     notebook: str
     judge: Judge
 
-    @property
-    def command(self) -> str:
-        """The one command that runs it again."""
-        return f"make claim ID={self.id}"
+    def command(self, study: Study) -> str:
+        """Return the one command that runs it again in a study."""
+        chosen = "" if study.name == DEFAULT else f" STUDY={study.name}"
+        return f"make claim ID={self.id}{chosen}"
 
     def verdict(self, study: Study, records: Iterable[Record]) -> Verdict:
         """Judge the claim from a study's records."""
@@ -159,7 +159,7 @@ CLAIMS = (
     Claim(
         id="C16",
         sentence="Training in the fast form is faster than the reference by the factors fixed "
-        "beforehand, and its gradients are as exact.",
+        "beforehand; where its gradients are less exact, by how much is known.",
         cases=("speed",),
         notebook="notebooks/04_speed.ipynb",
         judge=timings.of_aims("training", timings.of_errors("training")),
@@ -205,6 +205,6 @@ def verdict_table(study: Study, records: Sequence[Record]) -> str:
         verdict = claim.verdict(study, records)
         lines.append(
             f"| {claim.id}: {claim.sentence} | {verdict.outcome} | {verdict.reason} | "
-            f"`{claim.command}` |"
+            f"`{claim.command(study)}` |"
         )
     return "\n".join(lines)

@@ -111,7 +111,7 @@ def judge(rows: list[dict[str, Any]]) -> dict[str, str]:
         reason = f"no longer as documented: {', '.join(failed)}"
         return {"outcome": "not reproduced", "reason": reason}
     measured = sum(entry["verdict"] == "explained difference" for entry in rows)
-    reason = f"{measured} of {len(rows)} differences measured, all as documented"
+    reason = f"{measured} of {len(rows)} differences measured, those as documented"
     return {"outcome": "explained difference", "reason": reason}
 
 

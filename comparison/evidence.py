@@ -131,6 +131,12 @@ def short_name(network: str) -> str:
     return "-".join([parts[0].upper(), *(part.replace("small", "Small") for part in parts[1:])])
 
 
+def bit_equal_seeds(runs: Sequence[Record]) -> int:
+    """Count the seeds after which both arms ended with the same weights, to the bit."""
+    weights = ({r["inputs"]["weights"]["final_sha256"] for r in pair} for pair in pairs(runs))
+    return sum(len(digests) == 1 for digests in weights)
+
+
 def flips(runs: Iterable[Record], precision: str) -> tuple[int, int]:
     """Return how many decisions differed after exchanging weights, and of how many."""
     rows = [row for row in rows_of(runs, "exchange") if row["precision"] == precision]

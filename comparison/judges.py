@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from comparison import agreement, dense_evidence, evidence, published
 from comparison.evidence import Record, Row
-from comparison.study import TRACES, Study
+from comparison.study import REFERENCE, Study
 
 # Worst first: one bad record decides, whatever the others say.
 SEVERITY = (
@@ -121,6 +121,8 @@ def of_exchange(study: Study, records: Sequence[Record]) -> Verdict:
     if not images:
         return Verdict(outcome="not run", reason="no weights were exchanged")
     reason = f"{exact} of {images} decisions differ in float64, {rounded} in float32"
+    if same := evidence.bit_equal_seeds(records):
+        reason += f"; both end with the same weights for {same} seeds, whose decisions count twice"
     outcome = "not reproduced" if exact else "reproduced"
     return Verdict(outcome=outcome, reason=reason, records=len(records))
 
@@ -187,7 +189,7 @@ def of_modes(*wanted: str) -> Judge:
     """Judge modes of the comparison over all networks and weights."""
 
     def judge(study: Study, records: Sequence[Record]) -> Verdict:
-        records = agreement.live(records)
+        records = agreement.with_reference(records)
         if not records:
             return Verdict(outcome="not run", reason="nothing was compared live")
         rows = [row for row in agreement.modes(records) if row["mode"] in wanted]
@@ -201,7 +203,7 @@ def of_modes(*wanted: str) -> Judge:
         if bad:
             reason = f"{bad[0]['network']}, {bad[0]['mode']}: {bad[0]['reason']}"
         verdict = Verdict(outcome=outcome, reason=reason, records=len(records))
-        planned = [compared for compared in study.compared() if compared.against != TRACES]
+        planned = [compared for compared in study.compared() if compared.against == REFERENCE]
         return _with_missing(verdict, len(records), len(planned), "comparisons")
 
     return judge
@@ -233,7 +235,7 @@ def of_trial(study: Study, records: Sequence[Record]) -> Verdict:
 
 
 def of_bits(study: Study, records: Sequence[Record]) -> Verdict:
-    """Judge the free runs: equality to the bit in float32, or rounding alone where it ends."""
+    """Judge free runs in float32: equal to the bit, or within rounding where that ends."""
     records = agreement.with_reference(records)
     followed = agreement.trajectories(records, "float32")
     if not followed:
@@ -241,10 +243,13 @@ def of_bits(study: Study, records: Sequence[Record]) -> Verdict:
     equal = [agreement.bit_equal_steps(rows) for rows in followed]
     steps = [len(rows) for rows in followed]
     whole = sum(e == s for e, s in zip(equal, steps, strict=True))
-    judged = (row for row in agreement.modes(records) if row["mode"] == agreement.FREE_RUNS)
-    outcome = worst(row["outcome"] for row in judged)
     reason = (
-        f"{whole} of {len(followed)} comparisons equal to the bit over all {max(steps)} steps, the "
-        f"shortest over {min(equal)}"
+        f"{whole} of {len(followed)} comparisons equal to the bit over all their steps, "
+        f"{min(steps)} to {max(steps)}"
     )
+    outcome = "reproduced"
+    if whole < len(followed):
+        judged = (row for row in agreement.modes(records) if row["mode"] == agreement.FREE_RUNS)
+        outcome = worst(["within tolerance", *(row["outcome"] for row in judged)])
+        reason += f"; bits differ after {min(equal)} steps at the earliest"
     return Verdict(outcome=outcome, reason=reason, records=len(followed))

@@ -5,7 +5,7 @@ accuracies come without a unit unless "%" is said; `<claim>` is C1, C2, …; `<n
 official name, of the study's networks; `<arm>` is reference or reproduction; `<mode>` is one of
 forward_eval, forward_train, loss, backward, state_after_step, teacher_forced_trajectory.
 
-study.name, study.description, study.records, study.failures, study.hours, study.commit,
+study.name, study.description, study.records, study.failures, study.commit,
 study.torch, study.python, study.cpu, study.cores, study.commands
 reference.label, reference.version, reference.sha256
 claims.count, claims.met, claims.<claim>.outcome, claims.<claim>.reason
@@ -31,7 +31,7 @@ trial.benches, trial.networks, trial.other_tree, trial.excluded, trial.survivors
 trial.noticed, trial.fault_margin, trial.harmless_margin, trial.policies, trial.policy,
 trial.policy_flagged, trial.policy_alarms, trial.quietest, trial.quietest_flagged,
 trial.quietest_alarms
-steps.bit_equal, steps.count
+steps.runs, steps.whole, steps.fewest, steps.most
 training.network, training.data, training.image_size, training.train_images,
 training.test_images, training.epochs, training.batch_size, training.seeds, training.runs,
 training.margin, training.alpha, training.<arm>.top1_mean, training.<arm>.top1_sd,
@@ -44,7 +44,7 @@ tasks.bit_equal
 exchange.images, exchange.flips_float64, exchange.flips_float32
 speed.timings, speed.threads, speed.cpu, speed.features, speed.reproduction_timings,
 speed.reproduction_low, speed.reproduction_high, speed.aims, speed.aims_timed, speed.aims_met,
-speed.output_factor, speed.gradient_factor, speed.slower
+speed.output_factor, speed.gradient_factor, speed.slower, speed.margin, speed.reproduction_slower
 roof.network, roof.batch_size, roof.gflops, roof.gbytes_per_s, roof.<arm> (%), roof.deploy (%),
 roof.convolution_share (%), roof.batch_norm_share (%)
 differences.count, differences.measured
@@ -104,8 +104,6 @@ def _study(study: Study, records: Sequence[Record], put: Put) -> None:
     put("study.description", study.description, source)
     put("study.records", str(len(records)), f"{study.results_dir}/records")
     put("study.failures", str(count), f"{study.results_dir}/failures.json")
-    hours = fixed(sum(origin["wall_s"] for origin in origins) / 3600, 2) if origins else NOT_RUN
-    put("study.hours", hours, paths(records, "provenance.wall_s"))
     put("study.commands", f"make report STUDY={study.name}", source)
     for key in ("commit", "torch", "python", "cpu", "cores"):
         values = (str(origin[key])[:60] for origin in origins)
@@ -204,8 +202,8 @@ def _pairs(runs: Sequence[Record], put: Put) -> None:
     source = paths(runs, "top1")
     same = sum(len({measured(r, "batches_sha256") for r in pair}) == 1 for pair in pairs)
     put("training.same_batches", str(same) if pairs else NOT_RUN, paths(runs, "batches_sha256"))
-    equal = sum(len({r["inputs"]["weights"]["final_sha256"] for r in p}) == 1 for p in pairs)
-    put("training.bit_equal_seeds", str(equal) if pairs else NOT_RUN, paths(runs, "weights"))
+    equal = str(evidence.bit_equal_seeds(runs))
+    put("training.bit_equal_seeds", equal if pairs else NOT_RUN, paths(runs, "weights"))
     samples = evidence.accuracies(r for pair in pairs for r in pair)
     first, second = samples["reference"], samples["reproduction"]
     paired = statistics.paired_difference(first, second) if pairs else None

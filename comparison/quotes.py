@@ -158,9 +158,12 @@ def _replayed(compared: Sequence[Record], put: Put) -> None:
 def _followed(compared: Sequence[Record], put: Put) -> None:
     followed = agreement.trajectories(compared, "float32")
     source = paths((r for r in compared if r["tables"].get("trajectory")), "tables.trajectory")
-    equal = min((agreement.bit_equal_steps(rows) for rows in followed), default=None)
-    put("steps.bit_equal", short(equal), source)
-    put("steps.count", short(min((len(rows) for rows in followed), default=None)), source)
+    steps = [len(rows) for rows in followed]
+    whole = sum(agreement.bit_equal_steps(rows) == len(rows) for rows in followed)
+    put("steps.runs", _count(followed), source)
+    put("steps.whole", str(whole) if followed else NOT_RUN, source)
+    put("steps.fewest", short(min(steps, default=None)), source)
+    put("steps.most", short(max(steps, default=None)), source)
 
 
 def _count(found: Sequence[Any] | set[Any]) -> str:

@@ -26,7 +26,9 @@ ABLATED = ("pose", "segmentation")
 SMALL = "small"
 VARIANTS = ("full", "across", "final", "bilinear")
 TRACES = "traces"  # the numbers that the official code was recorded to
-AGAINST = ("reference", "timm", TRACES)
+REFERENCE = "reference"
+AGAINST = (REFERENCE, "timm", TRACES)
+DEFAULT = "quick"  # the study that runs if none is named
 NAME = r"\w[\w.-]*"
 PLAIN = r"[\w.:/~+ -]*"
 TRAINED_SIZE = 32  # pixels of the small data sets that studies train on
@@ -222,13 +224,13 @@ class Study:
         if plan is None:
             return []
         live = [
-            Comparison(network, weights, "reference", plan.steps)
+            Comparison(network, weights, REFERENCE, plan.steps)
             for network in plan.networks
             for weights in plan.weights
             if weights == "random" or network == trained
         ]
         live += [Comparison(network, "random", "timm", plan.steps) for network in plan.timm]
-        live += [Comparison(name, "random", "reference", plan.long_steps) for name in plan.long]
+        live += [Comparison(name, "random", REFERENCE, plan.long_steps) for name in plan.long]
         return live + [Comparison(name, "random", TRACES, 1) for name in plan.traces]
 
 

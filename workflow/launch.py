@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from comparison import products
-from comparison.study import ROOT, Study, StudyError, known_studies, load_study
+from comparison.study import DEFAULT, ROOT, Study, StudyError, known_studies, load_study
 from workflow import cluster, processes
 from workflow.cluster import Place
 from workflow.failures import Failure, failures_of, logs_of, note_failures
@@ -211,7 +211,7 @@ def make_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("claim", help="run the jobs of one claim again")
     one.add_argument("identifier", metavar="ID", help="e.g. C2")
     for command in (whole, one):
-        command.add_argument("--study", default="quick", help=", ".join(known_studies()))
+        command.add_argument("--study", default=DEFAULT, help=", ".join(known_studies()))
         command.add_argument("--cores", type=int, help="of one machine; by default all")
         command.add_argument("--profile", default=cluster.LOCAL, choices=cluster.known_profiles())
     return parser

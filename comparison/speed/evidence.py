@@ -123,6 +123,12 @@ def named(row: Row) -> str:
     return f"{what}, batch {row['batch_size']}{small}"
 
 
+def slower(records: Iterable[Record], arm: str) -> list[str]:
+    """Name the inputs on which the whole interval of an arm's ratio to the reference is below 1."""
+    known = (row for row in ran(records, arm) if row["ratio_high"] is not None)
+    return [named(row) for row in known if row["ratio_high"] < 1]
+
+
 def of_errors(task: str) -> Callable[[Sequence[Record]], Verdict]:
     """Judge what the faster forms compute, by the rows of all timings of a task.
 
@@ -183,8 +189,11 @@ def of_aims(task: str, proven: Callable[[Sequence[Record]], Verdict]) -> Judge:
             return Verdict(outcome="not run", reason="; ".join(absent) or "no aim was timed")
         good = sum(row["verdict"] in GOOD for row in run)
         same = proven(timed(records))
+        below = sum((row["ratio_high"] or math.inf) < row["aim"] for row in run)
         parts = [f"{good} of {len(run)} aims met"]
+        parts += [f"in {below} the whole interval lies below the factor"] if below else []
         parts += [f"{named(row)}: {row['reason']}" for row in run if row["verdict"] in BAD][:1]
+        parts += [f"slower than the reference: {it}" for it in slower(records, FASTER[task])]
         parts += [same.reason]
         parts += [f"not run: {told}" for told in absent]
         outcome = worst([*(row["verdict"] for row in run), same.outcome])
@@ -193,6 +202,7 @@ def of_aims(task: str, proven: Callable[[Sequence[Record]], Verdict]) -> Judge:
     return judge
 
 
+FASTER = {"training": "fast", "inference": "deploy"}  # the arm that the aims are for
 BAD = ("not reproduced", "undecided")
 GOOD = ("reproduced", "within tolerance")
 UNJUDGED = (None, "not run", "not comparable")

@@ -7,7 +7,7 @@ from comparison.evidence import Record, short_name
 from comparison.quotes import Put, listed, paths
 from comparison.speed import evidence
 from comparison.speed.errors import GRADIENT_FACTOR
-from comparison.speed.statements import aims
+from comparison.speed.statements import SLOWDOWN_MARGIN, aims
 from comparison.study import Study
 from comparison.tables.table import NOT_RUN, fixed, short
 
@@ -23,9 +23,10 @@ def speed(study: Study, records: Sequence[Record], put: Put) -> None:
     put("speed.features", listed(features), source)
     put("speed.output_factor", short(ERROR_FACTOR), "comparison/deployed.py")
     put("speed.gradient_factor", short(GRADIENT_FACTOR), "comparison/speed/errors.py")
-    deployed = [row for row in evidence.ran(records, "deploy") if row["ratio_high"] is not None]
-    slower = [evidence.named(row) for row in deployed if row["ratio_high"] < 1]
-    put("speed.slower", "; ".join(slower) or "none" if deployed else NOT_RUN, source)
+    for key, arm in (("", "deploy"), ("reproduction_", "reproduction")):
+        told = "; ".join(evidence.slower(records, arm)) or "none"
+        put(f"speed.{key}slower", told if evidence.ran(records, arm) else NOT_RUN, source)
+    put("speed.margin", f"{SLOWDOWN_MARGIN:.2f}", "comparison/speed/statements.py")
     equal = [row for row in evidence.ran(records, "reproduction") if row["ratio_low"] is not None]
     put("speed.reproduction_timings", str(len(equal)) if equal else NOT_RUN, source)
     for name, choose in (("low", min), ("high", max)):

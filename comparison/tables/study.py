@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from comparison import evidence
+from comparison import evidence, scaling
 from comparison.claims import CLAIMS
 from comparison.evidence import Record, measured
 from comparison.study import ROOT, Study
@@ -32,7 +32,7 @@ def claims(study: Study, records: Sequence[Record]) -> Table:
                 "reason": verdict.reason,
                 "records": str(verdict.records),
                 "notebook": claim.notebook or "–",
-                "command": claim.command,
+                "command": claim.command(study),
             }
         )
     caption = f"The claims and their verdicts in study {study.name}."
@@ -167,7 +167,7 @@ def _selection(study: Study, records: Sequence[Record]) -> str:
 def _compute(study: Study, records: Sequence[Record]) -> str:
     if not records:
         return ""
-    hours = sum(record["provenance"]["wall_s"] for record in records) / 3600
+    hours = sum(map(scaling.job_wall_s, records)) / 3600
     machines = _listed(
         f"{r['provenance']['cpu']}, {r['provenance'].get('cores', '?')} cores" for r in records
     )

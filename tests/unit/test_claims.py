@@ -9,7 +9,7 @@ import pytest
 
 from comparison import agreement, claims, evidence, judges
 from comparison.record import OUTCOMES
-from comparison.study import ROOT, Study, StudyError
+from comparison.study import ROOT, Study, StudyError, load_study
 from tests import synthetic
 from tests.synthetic import Record
 from tests.synthetic_speed import TRAINING, error, timing, timings
@@ -61,10 +61,11 @@ GOOD = {
         ("C10", {}, "within tolerance", "no interval of the ratio begins below 0.9"),
         ("C10", {"rounds": 3}, "undecided", "0 of 2 timings within the margin"),
         ("C16", {}, "within tolerance", "1 of 1 aims met; 1 of 1 gradients within tolerance"),
-        ("C16", {"fast": 1.2}, "not reproduced", "0 of 1 aims met; cls_hrnet_w18_small_v1, train"),
+        ("C16", {"fast": 1.2}, "not reproduced", "in 1 the whole interval lies below the factor"),
         ("C16", {"fast": 1.5, "spread": 0.3}, "undecided", "0 of 1 aims met"),
         ("C16", {"rounds": 3}, "undecided", "without an interval"),
         ("C17", {"deploy": 2.2}, "not reproduced", "x2.20 [2.18, 2.22] against x2.5"),
+        ("C17", {"deploy": 0.8}, "not reproduced", "slower than the reference: cls_hrnet_w18, inf"),
         ("C17", {"errors": []}, "reproduced", "faster forms compute was not compared"),
         ("C17", {"errors": [error("x", "not reproduced")]}, "not reproduced", "x: 2 times"),
         ("C16", {"errors": [error("x", "explained difference")]}, "explained difference", "x: 2"),
@@ -132,7 +133,8 @@ def test_no_record_is_not_run(study: Study, claim: claims.Claim) -> None:
 
 @pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.id)
 def test_a_claim_names_its_notebook_and_command(claim: claims.Claim) -> None:
-    assert claim.command == f"make claim ID={claim.id}"
+    assert claim.command(load_study("quick")) == f"make claim ID={claim.id}"
+    assert claim.command(load_study("standard")) == f"make claim ID={claim.id} STUDY=standard"
     assert not claim.notebook or (ROOT / "notebooks").is_dir()
     assert claim.sentence.endswith(".")
 
@@ -191,9 +193,10 @@ def test_a_mode_that_could_not_decide_leaves_the_claim_undecided(study: Study) -
 def test_agreement_tells_its_margin_and_what_is_missing(study: Study) -> None:
     found = verdict(study, "C5", synthetic.equivalence())
     assert found.outcome == "reproduced"
-    assert found.reason == (
-        "180 comparisons in 1 run, the closest 2.7 decades inside; 1 of 2 comparisons not run"
-    )
+    assert found.reason == ("180 comparisons in 1 run, the closest 2.7 decades inside")
+    beside = synthetic.equivalence(against="timm")  # counted and judged by itself
+    assert verdict(study, "C5", synthetic.equivalence(), beside) == found
+    assert verdict(study, "C5", beside).outcome == "not run"
 
 
 def test_bits_are_claimed_against_the_reference_alone(study: Study) -> None:
@@ -259,7 +262,22 @@ def test_bits_that_part_are_judged_by_what_float64_says(study: Study, outcome: s
     free["outcome"] = outcome
     found = verdict(study, "C7", parted)
     assert found.outcome == outcome
-    assert "the shortest over 1" in found.reason
+    assert "bits differ after 1 steps at the earliest" in found.reason
+
+
+def test_bits_that_part_are_never_called_equal(study: Study) -> None:
+    parted = synthetic.equivalence()
+    parted["tables"]["trajectory"][1]["state_bit_equal"] = False
+    assert verdict(study, "C7", parted).outcome == "within tolerance"
+
+
+def test_decisions_of_equal_weights_are_said_to_count_twice(study: Study) -> None:
+    runs = [synthetic.training(arm, 0, 90.0) for arm in ("reference", "reproduction")]
+    for run in runs:
+        run["inputs"]["weights"]["final_sha256"] = "a" * 64
+    assert "the same weights for 1 seeds" in verdict(study, "C9", *runs).reason
+    runs[0]["inputs"]["weights"]["final_sha256"] = "b" * 64
+    assert "count twice" not in verdict(study, "C9", *runs).reason
 
 
 @pytest.mark.parametrize(
@@ -325,7 +343,7 @@ def test_an_unknown_claim_is_told_with_the_known_ones() -> None:
 def test_the_markdown_table_has_a_row_a_claim(study: Study) -> None:
     lines = claims.verdict_table(study, synthetic.all_records()).splitlines()
     assert len(lines) == 2 + len(claims.CLAIMS)
-    assert "| reproduced |" in lines[2] and "`make claim ID=C1`" in lines[2]
+    assert "| reproduced |" in lines[2] and "`make claim ID=C1 STUDY=synthetic`" in lines[2]
 
 
 @pytest.mark.parametrize("module", [claims, judges, evidence])

@@ -71,7 +71,7 @@ def test_every_printed_figure_has_the_verdict_that_was_found() -> None:
         ("seg_hrnet_w40_cityscapes", "parameters_m", "45.2"),
         ("seg_hrnet_w40_cityscapes", "gflops", "493.2"),
     }
-    assert len(rows) == len(dense_figures()) == 42
+    assert len(rows) == len(dense_figures()) == 40
 
 
 def test_the_command_prints_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
