@@ -62,7 +62,8 @@ CLAIMS = (
     ),
     Claim(
         id="C3",
-        sentence="Layers, settings, state, optimizer, schedule and data correspond one to one.",
+        sentence="Layers, settings, state, optimizer and schedule correspond one to one; "
+        "batches repeat.",
         cases=("equivalence",),
         notebook="notebooks/02_equivalence.ipynb",
         judge=judges.of_modes(*agreement.STRUCTURE),
@@ -186,15 +187,6 @@ def claim_named(identifier: str) -> Claim:
             return claim
     known = ", ".join(claim.id for claim in CLAIMS)
     raise StudyError(f"claim {identifier!r} is unknown; use one of {known}")
-
-
-def ids_of(case: str) -> list[str]:
-    """List the claims that rest on records of a case.
-
-    >>> ids_of("training")
-    ['C8', 'C9', 'C11']
-    """
-    return [claim.id for claim in CLAIMS if case in claim.cases]
 
 
 def verdict_table(study: Study, records: Sequence[Record]) -> str:

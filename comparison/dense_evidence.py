@@ -8,7 +8,6 @@ from comparison.evidence import Record, measured, of_case
 from comparison.study import ARMS, SMALL, VARIANTS, Study
 
 METRICS = {"ap": "OKS AP (%)", "miou": "mIoU (%)", "nme": "NME (%)", "box_ap": "box AP (%)"}
-LOWER_IS_BETTER = ("nme",)
 
 
 def planned(study: Study, records: Iterable[Record]) -> list[Record]:

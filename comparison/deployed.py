@@ -64,7 +64,6 @@ FORMS = (
     Form("openvino", "bfloat16"),
 )
 # It compiles for minutes: only where it is asked for.
-SLOW_FORMS = (Form("torch_compile", "float32"), Form("torch_compile", "bfloat16"))
 
 
 def check_fold(

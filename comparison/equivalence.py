@@ -224,7 +224,7 @@ def _data(settings: parameters.Settings) -> ModeVerdict:
     if settings.network not in CLASSIFICATION:
         return not_run(DATA, "compared where dense tasks are trained; here images are random")
     verdict = compare_data(pairing.loaded(settings), pairing.loaded(settings))
-    reason = f"{settings.data}, as loaded for training: {verdict.reason}"
+    reason = f"{settings.data}, as the loader of both arms gives it twice: {verdict.reason}"
     return replace(verdict, reason=reason)
 
 

@@ -32,8 +32,10 @@ def check_data(records: Iterable[dict[str, Any]], data: str = "") -> None:
         if record["case"] not in TRAINED or not trained_on:  # what did not run has no data
             continue
         name, sha256 = trained_on["name"], trained_on["sha256"]
+        # Scenes are composed anew for each number of them.
+        key = (name, trained_on.get("train_count") if record["case"] == "tasks" else None)
         found = sha256 if isinstance(sha256, str) else " ".join(sha256)  # or one for each split
-        expected, where = made_on.setdefault(name, (found, "another record"))
+        expected, where = made_on.setdefault(key, (found, "another record"))
         if found != expected:
             raise StaleError(
                 f"{record['case']}/{record['run_id']}.json was made on {name} with SHA-256 "
@@ -42,11 +44,11 @@ def check_data(records: Iterable[dict[str, Any]], data: str = "") -> None:
             )
 
 
-def _now(data: str) -> dict[str, tuple[str, str]]:
+def _now(data: str) -> dict[tuple[str, int | None], tuple[str, str]]:
     parsed = parse_data(data) if data else None
     if not parsed or parsed.name != FREE or not parsed.folder or not parsed.folder.is_dir():
         return {}
-    return {FREE: (load_dataset(data).sha256, "the folder now")}
+    return {(FREE, None): (load_dataset(data).sha256, "the folder now")}
 
 
 def _short(sha256: str) -> str:

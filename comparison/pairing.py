@@ -112,7 +112,8 @@ def loaded(settings: Settings) -> Iterator[Batch]:
         UserError: The data are not there.
     """
     dataset = load_dataset(settings.data)
-    shown = dataset.batches("train", seed=settings.seed, batch_size=TrainConfig().batch_size)
+    batch_size = min(TrainConfig().batch_size, len(dataset.train.labels))
+    shown = dataset.batches("train", seed=settings.seed, batch_size=batch_size)
     return (Batch(b.images, b.labels) for b in islice(shown, DATA_BATCHES))
 
 

@@ -174,18 +174,6 @@ def deviation(values: Sequence[float]) -> float | None:
     return float(numpy.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Return the mean with a percentile bootstrap interval; the seed decides the resamples."""
-    sample = numpy.asarray(values, dtype=float)
-    rng = numpy.random.default_rng(seed)
-    means = rng.choice(sample, (RESAMPLES, len(sample))).mean(axis=1)
-    tail = (1 - confidence) / 2
-    low, high = numpy.quantile(means, [tail, 1 - tail])
-    return Interval(value=float(sample.mean()), low=float(low), high=float(high))
-
-
 def probability_higher(
     first: Sequence[float], second: Sequence[float], confidence: float = 0.95, seed: int = 0
 ) -> Interval:
@@ -240,15 +228,3 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> In
         else 1.0
     )
     return Interval(value=successes / trials, low=float(low), high=float(high))
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Return McNemar's exact two-sided p-value from the two counts of discordant images.
-
-    >>> mcnemar(1, 9)
-    0.021484375
-    """
-    discordant = only_first + only_second
-    if not discordant:
-        return 1.0
-    return min(1.0, 2 * float(scipy.stats.binom.cdf(min(only_first, only_second), discordant, 0.5)))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from comparison.mutation.plan import PLANS
 from comparison.timing_plan import ARMS, SpeedPlan, SpeedRun, StudyError, need, shown
+from reference.pins import load_pins
 from reference.plain_yaml import NotPlain, read_plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -258,9 +259,26 @@ def load_study(name: str, folder: Path = STUDIES) -> Study:
     content = path.read_bytes()
     try:
         entries = read_plain(content)
-        return _read(Study, entries, "", name=name, sha256=sha256(content).hexdigest())
+        study = _read(Study, entries, "", name=name, sha256=sha256(content).hexdigest())
+        _check_networks(study)
+        return study
     except (StudyError, NotPlain) as problem:
         raise StudyError(f"{path.name}: {' '.join(str(problem).split())}") from None
+
+
+def _check_networks(study: Study) -> None:
+    """Refuse a network that there is none of; nothing else would before its job runs."""
+    known = set(load_pins().networks)
+    plan, families = study.equivalence, {DENSE}
+    named = {
+        "networks": set(study.networks) - families,
+        "training.network": {study.training.network} if study.training else set(),
+        "speed.runs": {run.network for run in study.speed.runs} if study.speed else set(),
+    }
+    for key in ("networks", "timm", "long", "traces") if plan else ():
+        named[f"equivalence.{key}"] = set(getattr(plan, key)) - families
+    for key, names in named.items():
+        need(names <= known, key, sorted(names - known), "official names, such as cls_hrnet_w18")
 
 
 def study_of(results_dir: str | Path) -> Study | None:

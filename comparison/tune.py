@@ -23,6 +23,7 @@ from comparison.speed.contenders import Setup, check
 from comparison.speed.timing import median_interval, timer
 from comparison.statistics import Interval
 from reproduction import TrainConfig, UserError
+from reproduction.durable import write_whole
 from reproduction.forms import EAGER, KEYS, PRECISIONS, TABLE, Form, prepare, table_rows
 from reproduction.tasks.classification.task import classification_loss
 from reproduction.tasks.task import Batch
@@ -209,12 +210,9 @@ def write_row(row: Mapping[str, Any], path: Path = TABLE) -> None:
         if any(old[key] != row[key] for key in KEYS)
     ]
     rows = sorted([*kept, row], key=lambda entry: tuple(entry[key] for key in KEYS))
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(HEAD + "".join(_toml(entry) for entry in rows), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, HEAD + "".join(_toml(entry) for entry in rows))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"{path.name} could not be written ({error.strerror}): free some space or ask for "
             "write access, and tune again"

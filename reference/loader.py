@@ -155,6 +155,11 @@ def build(
         configs.check_own(config, pin, pins, found, outputs)
     pin = configs.with_settings(configs.with_outputs(pin, outputs), settings or {})
     if found == "timm":
+        if settings:
+            raise ReferenceUnavailable(
+                f"timm's network has no yaml file, and settings were given for {network}: "
+                f"{', '.join(settings)}; fetch the official files (python -m reference fetch)"
+            )
         return _build_standin(pin, pins)
     key = pin.repository if found == "official" else pin.wheel
     return _build_official(pin, pins.repository(key), config)

@@ -54,8 +54,18 @@ class Trace:
 
 
 def recorded_networks(folder: Path = TRACES) -> dict[str, dict]:
-    """Return the index of the recorded traces: source, shapes and counts by network."""
-    return json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    """Return the index of the recorded traces: source, shapes and counts by network.
+
+    Raises:
+        ReferenceUnavailable: the index is absent or damaged.
+    """
+    try:
+        return json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReferenceUnavailable(
+            f"the index of traces, index.json, cannot be read ({type(error).__name__}); "
+            "restore reference/traces from version control"
+        ) from error
 
 
 def load_trace(network: str, folder: Path = TRACES) -> Trace:

@@ -197,7 +197,23 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> None:
             f"{path.name} does not fit this network ({'; '.join(wrong[:_SHOWN])}{more}): "
             + _advice(list(reshaped.values()) if len(reshaped) == len(wrong) else [])
         )
+    _check_values(found, path)
     network.load_state_dict({ours: found[name] for ours, name in names.items()}, strict=True)
+
+
+def _check_values(found: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise if weights are not finite, or not in float32 or float64."""
+    for name, value in found.items():
+        if value.is_floating_point() and value.dtype not in (torch.float32, torch.float64):
+            raise UserError(
+                f"{path.name} holds {name} in {str(value.dtype).removeprefix('torch.')}, expected "
+                "float32: convert the file, so that what is lost by it is known"
+            )
+        if not torch.isfinite(value).all():
+            raise UserError(
+                f"{path.name} holds values in {name} that are not finite: the training that wrote "
+                "it diverged, or it is damaged; give another file"
+            )
 
 
 def _check_head(network: nn.Module, names: Mapping[str, str], path: Path) -> None:

@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def chosen(options: argparse.Namespace) -> tuple[nn.Module, Task[Result], TrainC
     Raises:
         UserError: Network, data or weights do not exist or do not fit.
     """
+    for name, value in (("--seed", options.seed), ("--image-size", options.image_size)):
+        if value < 0:
+            raise UserError(f"{name} is {value}; give a whole number of at least 0")
     if network_config(options.network).task == "classification":
         return _classification(options)
     recipe = recipe_for(options.network, options.recipe)
@@ -124,6 +128,8 @@ def run(options: argparse.Namespace, processes: Group) -> None:
     name = f"{options.network}.{data}.reproduction.seed{options.seed}"
     name += f".{options.recipe}" if options.recipe else ""
     name += "" if options.form == "eager" else f".{options.form}"
+    if options.body not in (None, RANDOM):  # a run from other weights is another run
+        name += f".body_{sha256(options.body.read_bytes()).hexdigest()[:8]}"
     if processes.ranks > 1:
         name += f".processes{processes.ranks}"
     folder = options.results_dir / "checkpoints" / name
@@ -154,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with distributed.joined(resolve_device(options.device)) as processes:
             run(options, processes)
-    except UserError as problem:
+    except (UserError, OSError) as problem:
         print(problem, file=sys.stderr)
         return 2
     return 0

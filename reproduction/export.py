@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from reproduction.checkpoints import load_checkpoint
 from reproduction.config import network_config
 from reproduction.deploy import DeployForm, fold
+from reproduction.durable import write_whole
 from reproduction.errors import UserError
 from reproduction.networks import build_network
 
@@ -60,12 +61,7 @@ def export_onnx(
     if form.dtype != torch.float32:
         raise UserError(f"the deploy form is in {form.dtype}; export one in float32")
     content = _content(form, example, network, batch)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, content)
     return path
 
 

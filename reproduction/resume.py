@@ -64,8 +64,10 @@ def run_identity(
     seed: int,
     form: Mapping[str, Any],
 ) -> str:
-    """Name a run by all that decides its outcome: a checkpoint of another one is refused.
+    """Name a run by what decides its outcome: a checkpoint of another one is refused.
 
+    Start weights are held by their names and shapes: they follow from the seed, or the folder is
+    named after them.
     `form` is empty for the eager form, so that its runs keep the names they had before.
     """
     content = {

@@ -100,8 +100,8 @@ def cancel_left_over(where: Place, study: Study) -> int:
 
 def _queued(study: Study) -> list[str]:
     """List the numbers of a study's jobs that wait, run or end."""
-    lines = (line.split() for line in _ask("squeue", "--me", "-h", "-o", "%i %j"))
-    return [number for number, name in lines if name.startswith(f"{job_name(study)}_")]
+    lines = (line.partition(" ") for line in _ask("squeue", "--me", "-h", "-o", "%i %j"))
+    return [number for number, _, name in lines if name.startswith(f"{job_name(study)}_")]
 
 
 def _ask(*command: str) -> list[str]:

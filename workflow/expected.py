@@ -24,9 +24,9 @@ def seconds(job: Job) -> int:
     if job.threads == ALL_CORES:
         return 0
     if given.get("network") == "dense":
-        return FAMILY_S[job.case]
+        return FAMILY_S.get(job.case, UNKNOWN_S)
     if job.case == "trial":
-        return TRIAL_S[str(given["plan"])]
+        return TRIAL_S.get(str(given["plan"]), UNKNOWN_S)
     if job.case == "training":
         name = str(given["data"]).partition(":")[0]
         return int(given["epochs"]) * EPOCH_S.get(name, LONG_EPOCH_S)

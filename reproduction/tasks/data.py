@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
         return 0 if not arguments else 2
     try:
         print("\n".join(check_folder(arguments[0], Path(arguments[1]).expanduser())))
-    except UserError as error:
+    except (UserError, RuntimeError) as error:  # the latter: nobody's home folder
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

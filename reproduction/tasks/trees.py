@@ -144,7 +144,8 @@ def require_files(name: str, folder: Path, paths: Iterable[Path]) -> None:
         listed[parent] = set()
         if parent.is_dir():
             with os.scandir(parent) as entries:
-                listed[parent] = {entry.name for entry in entries if entry.stat().st_size}
+                files = (entry for entry in entries if entry.is_file())  # no link to nowhere
+                listed[parent] = {entry.name for entry in files if entry.stat().st_size}
     missing = [path for path in wanted if path.name not in listed[path.parent]]
     if missing:
         raise UserError(

@@ -221,6 +221,28 @@ def test_a_file_of_the_oldest_pytorch_is_refused(tmp_path: Path) -> None:
         load_checkpoint(build_network(name), tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda value: value.bfloat16(), "in bfloat16, expected float32: convert the file"),
+        (lambda value: value * float("nan"), "that are not finite"),
+    ],
+)
+def test_weights_that_would_change_or_are_no_numbers_are_refused(
+    tmp_path: Path, damage: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    network = build_network(NAME)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = {
+        name: damage(value) if value.is_floating_point() else value
+        for name, value in before.items()
+    }
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=said):
+        load_checkpoint(network, tmp_path / "w.pth")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_another_class_count_is_named(tmp_path: Path) -> None:
     name = "seg_hrnet_w18_small_v1_cityscapes"
     path = saved(name, tmp_path, str)

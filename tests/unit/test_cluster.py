@@ -57,7 +57,12 @@ def test_jobs_of_this_study_and_folder_alone_are_canceled(
 ) -> None:
     own, elsewhere = cluster.job_name(TINY), cluster.job_name(TINY, Path("/elsewhere"))
     quick = cluster.job_name(load_study("quick"))
-    others = {"3": f"{elsewhere}_aa", "4": f"{quick}_aa", "5": "somebody's", "6": f"{own}er_aa"}
+    others = {
+        "3": f"{elsewhere}_aa",
+        "4": f"{quick}_aa",
+        "5": "somebody's own job",
+        "6": f"{own}er_aa",
+    }
     scheduler = use(monkeypatch, {"1": f"{own}_aa", "2": f"{own}_bb", **others})
     assert cluster.cancel_left_over(SLURM, TINY) == 2
     assert scheduler.jobs == others

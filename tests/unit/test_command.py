@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from reproduction import TrainConfig, build_network
+from reproduction import TrainConfig, UserError, build_network
 from reproduction.checkpoints import save_checkpoint
 from reproduction.command import chosen, main, make_parser
 from reproduction.config import network_config
@@ -160,6 +160,44 @@ def test_a_recipe_that_does_not_fit_is_a_sentence(
     assert main(command(network, tmp_path / "no", "--recipe", recipe)) == 2
     said = capsys.readouterr().err
     assert told in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--seed", "--image-size"])
+def test_a_negative_number_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    given = ["--results-dir", str(tmp_path), option, "-1"]
+    assert main(given) == 2
+    assert capsys.readouterr().err == f"{option} is -1; give a whole number of at least 0\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_that_cannot_be_written_are_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--epochs", "1", "--results-dir", str(tmp_path / "file" / "below")]) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_a_run_from_other_weights_is_another_run(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[str] = []
+
+    def note(*_: object, out_dir: Path, **__: object) -> None:
+        folders.append(out_dir.name)
+        raise UserError("far enough")
+
+    real_folders.cityscapes(tmp_path)
+    monkeypatch.setattr("reproduction.command.train", note)
+    for number in range(2):
+        body = tmp_path / f"{number}.safetensors"
+        torch.manual_seed(number)
+        save_checkpoint(build_network(SMALL), body)
+        monkeypatch.setattr("reproduction.command.take_start", lambda *_: None)
+        assert main(command(SMALL, tmp_path, "--body", body)) == 2
+    assert len(set(folders)) == 2 and all(".body_" in name for name in folders)
 
 
 def test_a_run_that_goes_on_from_another_recipe_starts_from_the_whole_network(

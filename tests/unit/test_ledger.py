@@ -157,13 +157,15 @@ def test_a_record_of_other_data_is_stale(tmp_path: Path, told: str) -> None:
 
 
 def test_dense_tasks_on_two_states_of_the_scenes_are_refused() -> None:
-    data = {"name": "composed scenes", "sha256": ["a" * 64, "b" * 64]}
+    data = {"name": "composed scenes", "sha256": ["a" * 64, "b" * 64], "train_count": 800}
     made = [
         {"case": "tasks", "run_id": f"pose.seed{seed}", "inputs": {"data": data}} for seed in (0, 1)
     ]
     not_run = {"case": "tasks", "run_id": "pose.seed2", "inputs": {"reference": None}}
     freshness.check_data([not_run, *made])
     made[1]["inputs"] = {"data": {**data, "sha256": ["a" * 64, "c" * 64]}}
+    fewer = {**data, "sha256": ["d" * 64, "b" * 64], "train_count": 480}
+    freshness.check_data([made[0], {**made[1], "inputs": {"data": fewer}}])
     told = f"pose.seed1.json was made on composed scenes with SHA-256 {'a' * 12} {'c' * 12}, and "
     with pytest.raises(freshness.StaleError, match=told):
         freshness.check_data(made)

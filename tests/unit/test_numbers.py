@@ -63,7 +63,7 @@ def test_without_records_results_read_not_run(study: Study) -> None:
         *("training.margin", "training.alpha", "claims.count", "claims.met", "network.drawn"),
         *("network.small_v1.width", "scaling.many", "scaling.tolerance", "speed.aims"),
         *("speed.gradient_factor", "speed.output_factor", "cost.start_aim", "cost.data_aim"),
-            "speed.margin",
+        "speed.margin",
     }
     reasons = {key for key in empty if re.fullmatch(r"claims\.C\d+\.reason", key)}
     assert set(empty) - told == {*known_beforehand, *reasons}

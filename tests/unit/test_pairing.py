@@ -1,12 +1,14 @@
 """Both arms start from one state, and what does not fit is said in a sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from comparison import parameters
 from comparison.engine.modes.data import compare_data
+from comparison.engine.sides import Batch
 from comparison.pairing import (
     BATCH_SIZE,
     IMAGE_SIZE,
@@ -124,3 +126,26 @@ def test_trained_weights_come_with_their_data_and_their_classes(tmp_path: Path) 
     assert pair.inputs["data"]["name"] == "digits"
     assert pair.inputs["weights"]["num_classes"] == 10 and pair.inputs["weights"]["shims"]
     assert pair.batches[0].inputs.shape == (BATCH_SIZE, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+@pytest.mark.parametrize(
+    ("targets", "others", "said"),
+    [
+        ((torch.arange(2), torch.ones(2)), (torch.arange(2), torch.zeros(2)), "tensor 1 of the"),
+        ([{"boxes": torch.ones(4)}] * 2, [{"boxes": torch.ones(4)}] * 3, "3 targets, in the ref"),
+        (torch.arange(2), None, "0 targets, in the reference 2"),
+        (torch.arange(2), torch.tensor([0, 2]), "sample 1 has 2, in the reference 1"),
+    ],
+)
+def test_all_targets_are_compared(targets: Any, others: Any, said: str) -> None:
+    images = torch.ones(2, 3, 4, 4)
+    same = compare_data([Batch(images, targets)], [Batch(images.clone(), targets)])
+    assert same.outcome == "reproduced"
+    found = compare_data([Batch(images, targets)], [Batch(images, others)])
+    assert found.outcome == "not reproduced" and said in found.reason
+
+
+def test_equal_bytes_of_another_shape_or_type_are_no_equal_inputs() -> None:
+    images = torch.ones(2, 3, 4, 2)
+    for other in (images.reshape(2, 3, 2, 4), images.view(torch.int32)):
+        assert compare_data([Batch(images)], [Batch(other)]).outcome == "not reproduced"

@@ -340,6 +340,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(trees.TREES)
     assert main(["coco"]) == 2
+    assert main(["coco", "~nobody-of-this-name/data"]) == 2
     with pytest.raises(UserError, match="'voc' is unknown; use coco"):
         check_folder("voc", tmp_path)
     with pytest.raises(UserError, match="is no folder; lip needs"):

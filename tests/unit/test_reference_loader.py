@@ -212,6 +212,11 @@ def test_an_unknown_source_is_refused() -> None:
         build("cls_hrnet_w18", source="paddle")
 
 
+def test_settings_that_would_be_passed_over_are_refused() -> None:
+    with pytest.raises(ReferenceUnavailable, match="no yaml file, and settings were given"):
+        build("cls_hrnet_w18", source="timm", settings={"MODEL.NAME": "x"})
+
+
 @pytest.mark.parametrize(
     ("network", "source"),
     [("pose_hrnet_w32", "timm"), ("cls_hrnet_w18", "wheel"), ("det_hrnetv2p_w18", "wheel")],

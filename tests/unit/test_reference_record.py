@@ -281,6 +281,12 @@ def test_a_damaged_trace_is_refused(tmp_path: Path, told: str, how: str) -> None
         load_trace(SMALLEST, tmp_path)
 
 
+def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text('{"cls_hrnet_w18": ')
+    with pytest.raises(ReferenceUnavailable, match=r"index\.json, cannot be read.*restore"):
+        load_trace(SMALLEST, tmp_path)
+
+
 def test_a_trace_with_rows_cut_off_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_bytes((recorded.TRACES / "index.json").read_bytes())
     rows = load_trace(SMALLEST).rows

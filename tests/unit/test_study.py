@@ -85,6 +85,7 @@ def test_entries_are_read_and_left_out_ones_keep_their_defaults(tmp_path: Path) 
         ("data: digits", "data: digits\n  arms: [ours]", "training.arms is ('ours',)"),
         ("data: digits", "data: digits\n  arms: []", "training.arms is (); give at least one arm"),
         ("[cls_hrnet_w18]", "[cls_hrnet_w18, cls_hrnet_w18]", "; give each entry once"),
+        ("[cls_hrnet_w18]", "[cls_hrnet_w19]", "networks is ['cls_hrnet_w19']; give official nam"),
         ("description: a study", "description: 3", "description is 3"),
         (GOOD, "- a\n- b", "the file is ['a', 'b']; give a mapping"),
         (GOOD, "a: [", "expected"),
@@ -161,11 +162,13 @@ def test_only_a_studys_own_folder_belongs_to_it() -> None:
 
 
 def test_a_comparison_is_named_by_all_that_decides_it(tmp_path: Path) -> None:
-    plan = "equivalence:\n  networks: [a, b]\n  steps: 2\n  timm: [b]\n  long: [a]\n  traces: [c]\n"
+    a, b, c = "cls_hrnet_w18", "cls_hrnet_w30", "cls_hrnet_w32"
+    plan = f"equivalence:\n  networks: [{a}, {b}]\n  steps: 2\n  timm: [{b}]\n  long: [{a}]\n"
+    plan += f"  traces: [{c}]\n"
     study = load_study(write(tmp_path, GOOD + plan), tmp_path)
     assert [compared.run_id for compared in study.compared()] == [
-        *("a.random.reference.steps2", "b.random.reference.steps2", "b.random.timm.steps2"),
-        *("a.random.reference.steps200", "c.traces"),
+        *(f"{a}.random.reference.steps2", f"{b}.random.reference.steps2"),
+        *(f"{b}.random.timm.steps2", f"{a}.random.reference.steps200", f"{c}.traces"),
     ]
 
 

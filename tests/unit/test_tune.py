@@ -82,11 +82,11 @@ def test_a_table_that_cannot_be_written_stays(
     path = tmp_path / "table.toml"
     path.write_text(tune.HEAD)
 
-    def full(self: Path, text: str, **_: Any) -> None:
-        self.write_bytes(text.encode()[:10])
+    def full(self: Path, content: bytes) -> None:
+        self.write_text(content.decode()[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"could not be written \(No space left"):
         tune.write_row(ROW, path)
     assert path.read_bytes() == tune.HEAD.encode()

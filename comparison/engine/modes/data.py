@@ -34,9 +34,7 @@ def compare_data(reference: Iterable[Batch], candidate: Iterable[Batch]) -> Mode
     labels = [[label for b in side for label in _labels(b.targets)] for side in (theirs, ours)]
     findings += _input_findings(left, right, *hashes)
     if hashes[0] == hashes[1] and labels[0] != labels[1]:
-        first = next(i for i, (a, b) in enumerate(zip(*labels, strict=False)) if a != b)
-        text = f"sample {first} has {labels[1][first]}, in the reference {labels[0][first]}"
-        findings.append(Finding("targets", text))
+        findings.append(_target_finding(*labels))
     return conclude(DATA, (), findings, facts=2 * len(hashes[0]))
 
 
@@ -96,10 +94,24 @@ def _line(theirs: torch.Tensor, ours: torch.Tensor) -> str:
     return f"{slope:.6g} x {shift:+.6g}" if exact else "another image"
 
 
+def _target_finding(theirs: list[Any], ours: list[Any]) -> Finding:
+    if len(theirs) != len(ours):
+        return Finding("targets", f"{len(ours)} targets, in the reference {len(theirs)}")
+    first = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+    if isinstance(ours[first], str):
+        return Finding("targets", f"tensor {first} of the targets differs")
+    return Finding("targets", f"sample {first} has {ours[first]}, in the reference {theirs[first]}")
+
+
 def _hash(sample: torch.Tensor) -> str:
-    return hashlib.sha256(sample.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    kind = f"{sample.dtype} {tuple(sample.shape)}".encode()
+    content = sample.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(kind + content).hexdigest()
 
 
 def _labels(targets: Any) -> list[Any]:
+    """Return what each sample is to give: of one tensor its entries, of several their hashes."""
     found = tensors_in(targets)
-    return [label.tolist() for label in found[0]] if found else []
+    if len(found) == 1 and found[0].dim():
+        return [label.tolist() for label in found[0]]
+    return [_hash(tensor) for tensor in found]

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ DATASETS = ("digits", "fashion_mnist", "image_folder")
 SMALL_IMAGE_SIZE = 32
 TEST_SHARE_OF_DIGITS = 5
 CACHE = Path(__file__).resolve().parents[3] / "data"
+# What a source of Fashion-MNIST can fail with; then the next one is tried.
+FAILURES = (OSError, http.client.HTTPException, subprocess.SubprocessError, UserError, zlib.error)
 
 FASHION_MNIST_URL = (
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -198,7 +201,7 @@ def _cached_fashion_mnist() -> Path:
         with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
             try:
                 found = _checked_folder(obtain(Path(temporary)))
-            except (OSError, subprocess.SubprocessError, UserError, zlib.error) as error:
+            except FAILURES as error:
                 failures.append(f"{obtain.__name__.strip('_').replace('_', ' ')}: {error}")
                 continue
             _move_into_place(found, target)

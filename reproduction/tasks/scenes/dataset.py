@@ -1,8 +1,6 @@
 """Sets of composed scenes, cached, whose training and test scenes share no digit."""
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from reproduction.durable import whole
 from reproduction.errors import UserError
 from reproduction.tasks.classification.sources import CACHE, held_out_digits
 from reproduction.tasks.keypoints.crops import check_keypoints
@@ -206,9 +205,6 @@ def _read(path: Path) -> Scenes:
 
 def _write(scenes: Scenes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez_compressed(
-            file, allow_pickle=False, sha256=np.array(scenes.sha256), **scenes.arrays()
-        )
-    # In one step: another job never reads half a file.
-    os.replace(file.name, path)
+    digest = np.array(scenes.sha256)
+    with whole(path) as partial, partial.open("wb") as file:  # another job never reads half of it
+        np.savez_compressed(file, allow_pickle=False, sha256=digest, **scenes.arrays())

@@ -53,8 +53,8 @@ class SceneLabeling:
 
     @property
     def identity(self) -> list[Any]:
-        """Digests of both sets."""
-        return [self.train.sha256, self.test.sha256]
+        """Digests of both sets, and the settings of the loss."""
+        return [self.train.sha256, self.test.sha256, f"{self.settings}"]
 
     def steps(self, batch_size: int) -> int:
         """Return the number of training batches in an epoch."""

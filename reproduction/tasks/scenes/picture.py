@@ -4,11 +4,13 @@ They are those that studies train on; ``docs/scenes.png`` was made by it.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
+from reproduction.errors import UserError
 from reproduction.tasks.scenes.dataset import NUM_CLASSES, SPLITS, Scenes, load_scenes
 from reproduction.tasks.scenes.plans import SCENE_PX
 
@@ -45,17 +47,23 @@ def _draw_scene(scenes: Scenes, index: int) -> np.ndarray:
     return np.concatenate([image, np.asarray(drawn)])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Write the picture."""
+def main(arguments: list[str] | None = None) -> int:
+    """Write the picture; 2 if it cannot be drawn or written."""
     parser = argparse.ArgumentParser(prog="reproduction.tasks.scenes.picture", description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=6)
     options = parser.parse_args(arguments)
-    scenes = load_scenes(options.split, count=options.count, seed=options.seed, image_size=SCENE_PX)
-    draw_scenes(scenes, options.count).save(options.out)
+    count, seed = options.count, options.seed
+    try:
+        scenes = load_scenes(options.split, count=count, seed=seed, image_size=SCENE_PX)
+        draw_scenes(scenes, count).save(options.out)
+    except (UserError, OSError, ValueError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -56,7 +56,6 @@ class ScenePlan:
         recipe: For the number of epochs that a study sets.
         start: Whose start weights convolutions get, a key of `reproduction.initialization.RULES`.
         metric: The score that decides, in percent.
-        higher_is_better: Of the metric.
         make: Builds the task from training and test scenes.
         complete: Puts a network of either arm into what is trained: itself, or a detector.
     """
@@ -67,7 +66,6 @@ class ScenePlan:
     recipe: Recipe
     start: str
     metric: str
-    higher_is_better: bool = True
     make: Callable[[Scenes, Scenes], SceneTask]
     complete: Callable[[nn.Module], nn.Module] = alone
 
@@ -150,7 +148,6 @@ _ALL = (
         ),
         start="landmarks",
         metric="nme",
-        higher_is_better=False,
         make=SceneLandmarks,
     ),
     ScenePlan(
