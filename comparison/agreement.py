@@ -118,3 +118,12 @@ def bit_equal_steps(rows: Sequence[dict[str, Any]]) -> int:
         if not all(row[name] for name in same):
             return number
     return len(rows)
+
+
+def span(counts: Sequence[int]) -> str:
+    """Write the range of some counts.
+
+    >>> span([10, 200, 10]), span([3, 3])
+    ('10 to 200', '3')
+    """
+    return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))

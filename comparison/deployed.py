@@ -63,7 +63,6 @@ FORMS = (
     Form("eager", "bfloat16"),
     Form("openvino", "bfloat16"),
 )
-# It compiles for minutes: only where it is asked for.
 
 
 def check_fold(

@@ -45,7 +45,7 @@ from comparison.record import measurement, new_record
 from comparison.study import TRACES, Comparison
 from reference.errors import ReferenceAbsent
 from reference.record import one_thread
-from reproduction import CLASSIFICATION
+from reproduction import CLASSIFICATION, UserError
 
 CLAIM_IDS = ["C3", "C4", "C5", "C7"]
 # Free runs say something only until rounding has grown; more steps would show nothing.
@@ -124,6 +124,8 @@ def check(network: str, *, steps: int = 2, against: str = "reference", **given: 
     Raises:
         UserError: An argument has no meaning, or the weights do not fit.
     """
+    if against == TRACES:
+        raise UserError(f"against is {against!r}, which notebook 02 takes: give reference or timm")
     weights = "trained" if given.get("weights_file") else "random"
     chosen = {"network": network, "steps": steps, "against": against, "weights": weights}
     settings = parameters.check("02_equivalence", {**chosen, **given})

@@ -121,7 +121,7 @@ def of_exchange(study: Study, records: Sequence[Record]) -> Verdict:
     if not images:
         return Verdict(outcome="not run", reason="no weights were exchanged")
     reason = f"{exact} of {images} decisions differ in float64, {rounded} in float32"
-    if same := evidence.bit_equal_seeds(records):
+    if same := evidence.bit_equal_seeds(evidence.planned_runs(records, study)):
         reason += f"; both end with the same weights for {same} seeds, whose decisions count twice"
     outcome = "not reproduced" if exact else "reproduced"
     return Verdict(outcome=outcome, reason=reason, records=len(records))
@@ -191,7 +191,7 @@ def of_modes(*wanted: str) -> Judge:
     def judge(study: Study, records: Sequence[Record]) -> Verdict:
         records = agreement.with_reference(records)
         if not records:
-            return Verdict(outcome="not run", reason="nothing was compared live")
+            return Verdict(outcome="not run", reason="nothing was compared with the reference")
         rows = [row for row in agreement.modes(records) if row["mode"] in wanted]
         outcome = worst(row["outcome"] for row in rows)
         margin = agreement.closest(rows)
@@ -243,13 +243,12 @@ def of_bits(study: Study, records: Sequence[Record]) -> Verdict:
     equal = [agreement.bit_equal_steps(rows) for rows in followed]
     steps = [len(rows) for rows in followed]
     whole = sum(e == s for e, s in zip(equal, steps, strict=True))
-    reason = (
-        f"{whole} of {len(followed)} comparisons equal to the bit over all their steps, "
-        f"{min(steps)} to {max(steps)}"
-    )
+    reason = f"{whole} of {len(followed)} comparisons equal to the bit over all their steps"
+    reason += f" ({agreement.span(steps)})"
     outcome = "reproduced"
     if whole < len(followed):
         judged = (row for row in agreement.modes(records) if row["mode"] == agreement.FREE_RUNS)
         outcome = worst(["within tolerance", *(row["outcome"] for row in judged)])
-        reason += f"; bits differ after {min(equal)} steps at the earliest"
+        parted = min(e for e, s in zip(equal, steps, strict=True) if e < s)
+        reason += f"; bits differ after {parted} steps at the earliest"
     return Verdict(outcome=outcome, reason=reason, records=len(followed))

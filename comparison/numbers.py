@@ -31,7 +31,7 @@ trial.benches, trial.networks, trial.other_tree, trial.excluded, trial.survivors
 trial.noticed, trial.fault_margin, trial.harmless_margin, trial.policies, trial.policy,
 trial.policy_flagged, trial.policy_alarms, trial.quietest, trial.quietest_flagged,
 trial.quietest_alarms
-steps.runs, steps.whole, steps.fewest, steps.most
+steps.runs, steps.whole, steps.span
 training.network, training.data, training.image_size, training.train_images,
 training.test_images, training.epochs, training.batch_size, training.seeds, training.runs,
 training.margin, training.alpha, training.<arm>.top1_mean, training.<arm>.top1_sd,

@@ -162,8 +162,7 @@ def _followed(compared: Sequence[Record], put: Put) -> None:
     whole = sum(agreement.bit_equal_steps(rows) == len(rows) for rows in followed)
     put("steps.runs", _count(followed), source)
     put("steps.whole", str(whole) if followed else NOT_RUN, source)
-    put("steps.fewest", short(min(steps, default=None)), source)
-    put("steps.most", short(max(steps, default=None)), source)
+    put("steps.span", agreement.span(steps) if steps else NOT_RUN, source)
 
 
 def _count(found: Sequence[Any] | set[Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from comparison.mutation.plan import PLANS
 from comparison.timing_plan import ARMS, SpeedPlan, SpeedRun, StudyError, need, shown
+from reference.errors import ReferenceUnavailable
 from reference.pins import load_pins
 from reference.plain_yaml import NotPlain, read_plain
 
@@ -248,7 +249,8 @@ def load_study(name: str, folder: Path = STUDIES) -> Study:
         folder: Where study files lie.
 
     Raises:
-        StudyError: There is no such study, or its file has an unknown, missing or ill-typed entry.
+        StudyError: There is no such study, its file has an unknown, missing or ill-typed entry, or
+            the pins of the reference are damaged.
     """
     path = folder / f"{name}.yaml"
     if name not in known_studies(folder):
@@ -262,6 +264,8 @@ def load_study(name: str, folder: Path = STUDIES) -> Study:
         study = _read(Study, entries, "", name=name, sha256=sha256(content).hexdigest())
         _check_networks(study)
         return study
+    except ReferenceUnavailable as problem:  # the pins, which name all networks, are damaged
+        raise StudyError(str(problem)) from None
     except (StudyError, NotPlain) as problem:
         raise StudyError(f"{path.name}: {' '.join(str(problem).split())}") from None
 
@@ -269,14 +273,15 @@ def load_study(name: str, folder: Path = STUDIES) -> Study:
 def _check_networks(study: Study) -> None:
     """Refuse a network that there is none of; nothing else would before its job runs."""
     known = set(load_pins().networks)
-    plan, families = study.equivalence, {DENSE}
-    named = {
-        "networks": set(study.networks) - families,
+    plan = study.equivalence
+    named: dict[str, set[str]] = {
+        "networks": set(study.networks) - {DENSE},
         "training.network": {study.training.network} if study.training else set(),
         "speed.runs": {run.network for run in study.speed.runs} if study.speed else set(),
     }
     for key in ("networks", "timm", "long", "traces") if plan else ():
-        named[f"equivalence.{key}"] = set(getattr(plan, key)) - families
+        family = {DENSE} if key == TRACES else set()
+        named[f"equivalence.{key}"] = set(getattr(plan, key)) - family
     for key, names in named.items():
         need(names <= known, key, sorted(names - known), "official names, such as cls_hrnet_w18")
 

@@ -252,8 +252,8 @@ def train(
         final = task.evaluate(model, device)
         progress.wall_s += time.perf_counter() - started
         _finish_epoch(progress, rate, final)
-        peers.write(resume.save, last, identity, model, optimizer, progress)
         peers.write(resume.write_log, out_dir / resume.LOG, progress.history)
+        peers.write(resume.save, last, identity, model, optimizer, progress)
     bar.close()
     final = final or task.evaluate(model, device)
     prepare(model, EAGER)

@@ -189,7 +189,8 @@ def of_aims(task: str, proven: Callable[[Sequence[Record]], Verdict]) -> Judge:
             return Verdict(outcome="not run", reason="; ".join(absent) or "no aim was timed")
         good = sum(row["verdict"] in GOOD for row in run)
         same = proven(timed(records))
-        below = sum((row["ratio_high"] or math.inf) < row["aim"] for row in run)
+        missed = [row for row in run if row["verdict"] not in GOOD]
+        below = sum((row["ratio_high"] or math.inf) < row["aim"] for row in missed)
         parts = [f"{good} of {len(run)} aims met"]
         parts += [f"in {below} the whole interval lies below the factor"] if below else []
         parts += [f"{named(row)}: {row['reason']}" for row in run if row["verdict"] in BAD][:1]

@@ -25,7 +25,8 @@ def speed(study: Study, records: Sequence[Record], put: Put) -> None:
     put("speed.gradient_factor", short(GRADIENT_FACTOR), "comparison/speed/errors.py")
     for key, arm in (("", "deploy"), ("reproduction_", "reproduction")):
         told = "; ".join(evidence.slower(records, arm)) or "none"
-        put(f"speed.{key}slower", told if evidence.ran(records, arm) else NOT_RUN, source)
+        known = any(row["ratio_high"] is not None for row in evidence.ran(records, arm))
+        put(f"speed.{key}slower", told if known else NOT_RUN, source)
     put("speed.margin", f"{SLOWDOWN_MARGIN:.2f}", "comparison/speed/statements.py")
     equal = [row for row in evidence.ran(records, "reproduction") if row["ratio_low"] is not None]
     put("speed.reproduction_timings", str(len(equal)) if equal else NOT_RUN, source)

@@ -118,7 +118,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("__init__", "measuring", "build", "report"):
         write(tree / "comparison" / f"{name}.py", "value = 1\n")
     write(tree / "reference" / "__init__.py", REFERENCE)
-    for name in ("confinement.py", "plain_yaml.py"):
+    for name in ("confinement.py", "errors.py", "pins.py", "pins.toml", "plain_yaml.py"):
         shutil.copy(ROOT / "reference" / name, tree / "reference" / name)
     write(
         tree / "reference" / "fetch.py",

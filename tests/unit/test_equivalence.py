@@ -176,6 +176,8 @@ def test_the_report_is_saved_by_its_ending(
         (["--network", "cls_hrnet_w19"], "'cls_hrnet_w19' is unknown; use one of"),
         (["--network", SMALLEST, "--steps", "0"], "steps is 0"),
         (["--network", SMALLEST, "--against", "ours"], "against 'ours' is unknown"),
+        (["--network", SMALLEST, "--against", "traces"], "'traces', which notebook 02 takes"),
+        (["--network", "pose_hrnet_w32", "--against", "timm"], "timm has no network pose_hrnet"),
         (["--network", SMALLEST, "--weights-file", "gone.safetensors"], "does not exist"),
         (["--network", SMALLEST, "--save", "report.pdf"], "no known ending; use one of .json"),
         (["--network", SMALLEST, "--save", "gone/report.html"], "no such folder"),

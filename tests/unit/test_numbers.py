@@ -97,7 +97,7 @@ def test_without_records_results_read_not_run(study: Study) -> None:
         ("trial.policy", "assert_close, defaults"),
         ("trial.policy_alarms", "1"),
         ("steps.whole", "1"),
-        ("steps.most", "3"),
+        ("steps.span", "3"),
         ("training.reference.top1_mean", "90.27"),
         ("training.difference", "+0.03"),
         ("training.margin", "1.0"),

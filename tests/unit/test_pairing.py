@@ -147,5 +147,8 @@ def test_all_targets_are_compared(targets: Any, others: Any, said: str) -> None:
 
 def test_equal_bytes_of_another_shape_or_type_are_no_equal_inputs() -> None:
     images = torch.ones(2, 3, 4, 2)
-    for other in (images.reshape(2, 3, 2, 4), images.view(torch.int32)):
-        assert compare_data([Batch(images)], [Batch(other)]).outcome == "not reproduced"
+    for other, said in ((images.reshape(2, 3, 2, 4), "shape"), (images.view(torch.int32), "type")):
+        found = compare_data([Batch(images)], [Batch(other)])
+        assert found.outcome == "not reproduced" and said in found.reason
+    small = (torch.ones(2, dtype=torch.bfloat16), torch.ones(2))
+    assert compare_data([Batch(images, small)], [Batch(images, small)]).outcome == "reproduced"

@@ -86,6 +86,7 @@ def test_entries_are_read_and_left_out_ones_keep_their_defaults(tmp_path: Path) 
         ("data: digits", "data: digits\n  arms: []", "training.arms is (); give at least one arm"),
         ("[cls_hrnet_w18]", "[cls_hrnet_w18, cls_hrnet_w18]", "; give each entry once"),
         ("[cls_hrnet_w18]", "[cls_hrnet_w19]", "networks is ['cls_hrnet_w19']; give official nam"),
+        (GOOD, f"{GOOD}equivalence:\n  networks: [dense]\n  steps: 1\n", "networks is ['dense']"),
         ("description: a study", "description: 3", "description is 3"),
         (GOOD, "- a\n- b", "the file is ['a', 'b']; give a mapping"),
         (GOOD, "a: [", "expected"),

@@ -72,6 +72,8 @@ def _input_findings(
 
 
 def _explained(theirs: torch.Tensor, ours: torch.Tensor) -> str:
+    if theirs.dtype != ours.dtype:
+        return f": type {ours.dtype}, in the reference {theirs.dtype}"
     if theirs.shape != ours.shape:
         return f": shape {tuple(ours.shape)}, in the reference {tuple(theirs.shape)}"
     if torch.equal(ours, theirs.flip(-1)):
@@ -105,7 +107,7 @@ def _target_finding(theirs: list[Any], ours: list[Any]) -> Finding:
 
 def _hash(sample: torch.Tensor) -> str:
     kind = f"{sample.dtype} {tuple(sample.shape)}".encode()
-    content = sample.detach().cpu().contiguous().numpy().tobytes()
+    content = sample.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return hashlib.sha256(kind + content).hexdigest()
 
 
