@@ -130,7 +130,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         """,
     )
     write(tree / "reference" / "store.py", "OFFICIAL = None\n")
-    write(tree / "reference" / "pins.py", "def load_pins():\n    return None\n")
     write(tree / "reference.sha", "aaaa")
     write(tree / "reports" / "report.typ", "text")
     write(tree / "reproduction" / "__init__.py", "")
